@@ -1,0 +1,289 @@
+"""Reading BiAudio: rows of a folder or Hub repository -> decoded clips, and decoded caches for pretraining.
+
+Legend: C clips, T frames, H W pixels, S samples. Frames are uint8 RGB (T, H, W, 3); audio is float32 (2, S),
+channel 0 = left. Frame i of a rate is the picture shown at i / fps seconds.
+
+A cache is one memory-mapped array of one row per clip, so that an epoch does not decode the videos again:
+8 s of 128 x 128 at 8 fps are 3.1 MB, of 112 x 112 at 25 fps 7.5 MB, of audio at 22.05 kHz 0.7 MB.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bi_audio_dataset import media
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+MEDIA_COLUMNS = ("video", "audio")
+
+
+@dataclass(frozen=True)
+class SourceTrack:
+    """One sounding object in the camera frame, (T,) arrays at `Clip.truth_rate_hz` (schema.SourceView)."""
+
+    class_name: str
+    member: str
+    caption: str
+    azimuth_deg: np.ndarray = field(repr=False)
+    elevation_deg: np.ndarray = field(repr=False)
+    lateral_deg: np.ndarray = field(repr=False)
+    distance_m: np.ndarray = field(repr=False)
+    size_deg: np.ndarray = field(repr=False)
+    visible: np.ndarray = field(repr=False)
+    onset_s: np.ndarray = field(repr=False)
+    envelope_db: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a row says, and what was asked of its media (None where it was not asked for)."""
+
+    id: str
+    split: str
+    caption: str
+    duration_s: float
+    hfov_deg: float
+    width: int
+    height: int
+    hrir_symmetric: bool
+    truth_rate_hz: float
+    sources: tuple[SourceTrack, ...]
+    frames: np.ndarray | None = field(default=None, repr=False)
+    audio: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(source.class_name for source in self.sources)
+
+
+def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> Dataset:
+    """A BiAudio folder (Parquet with embedded bytes) or Hub repository as one table, media left as bytes.
+
+    splits keeps only the rows whose `split` column is named. Raises UserError if nothing can be read there.
+    """
+    import datasets
+    from datasets import Audio, Video, concatenate_datasets, load_dataset
+
+    folder = Path(location)
+    if not folder.is_dir() and not _looks_like_repository(str(location)):
+        raise UserError(f"no dataset at '{location}': expected a Parquet folder or a Hub 'owner/name'")
+    if folder.is_dir() and not any(folder.rglob("*.parquet")):
+        raise UserError(f"'{location}' holds no Parquet file: python -m bi_audio_dataset synth builds one")
+    quiet = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        parts = load_dataset(str(location))
+    except UserError:
+        raise
+    except Exception as error:  # datasets raises a score of classes; the user needs the place and one reason
+        raise UserError(
+            f"cannot read the dataset at '{location}': {str(error).splitlines()[0][:200]}"
+        ) from error
+    finally:
+        if quiet:
+            datasets.enable_progress_bars()
+    # sorted: the order of rows, and with it every seed's draw, must not depend on the order of the file names
+    table = concatenate_datasets([parts[name] for name in sorted(parts)])
+    missing = [name for name in ("id", "split", "truth", *MEDIA_COLUMNS) if name not in table.column_names]
+    if missing:
+        raise UserError(f"'{location}' is not a BiAudio dataset: the columns {missing} are missing")
+    table = table.cast_column("video", Video(decode=False)).cast_column("audio", Audio(decode=False))
+    if splits is not None:
+        wanted = set(splits)
+        table = table.select([i for i, split in enumerate(table["split"]) if split in wanted])
+    return table
+
+
+def without_media(table: Dataset) -> Dataset:
+    """The same rows without their video and audio bytes: cheap to walk for captions and truth."""
+    return table.remove_columns([name for name in MEDIA_COLUMNS if name in table.column_names])
+
+
+def read_clip(
+    row: dict[str, Any],
+    times_s: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+    sample_rate: int | None = None,
+) -> Clip:
+    """Decode one row.
+
+    times_s (T,): the frames shown at these seconds, squashed to size (width, height) or left at their own;
+    None decodes no video. sample_rate: audio resampled to it; None decodes no audio.
+    Raises UserError if the row is of another schema version.
+    """
+    if row.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"row '{row.get('id')}' has schema_version {row.get('schema_version')!r}, "
+            f"this program reads {SCHEMA_VERSION}: rebuild the dataset or use the version that wrote it"
+        )
+    return Clip(
+        id=row["id"],
+        split=row["split"],
+        caption=row["caption"],
+        duration_s=float(row["duration_s"]),
+        hfov_deg=float(row["hfov_deg"]),
+        width=int(row["width"]),
+        height=int(row["height"]),
+        hrir_symmetric=bool(row["hrir_symmetric"]),
+        truth_rate_hz=float(row["truth"]["rate_hz"]),
+        sources=tuple(_track(source) for source in row["truth"]["sources"]),
+        frames=None if times_s is None else _decode_frames(row["video"]["bytes"], times_s, size),
+        audio=None if sample_rate is None else _decode_audio(row["audio"]["bytes"], sample_rate),
+    )
+
+
+def fit_samples(audio: np.ndarray, num_samples: int) -> np.ndarray:
+    """Cut or zero-pad (2, S) to (2, num_samples)."""
+    audio = audio[:, :num_samples]
+    return np.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
+
+
+# -------------------- caches
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Frames of every clip: num_frames pictures at fps, squashed to size x size pixels."""
+
+    fps: float
+    size: int
+    num_frames: int
+
+    @property
+    def name(self) -> str:
+        return f"frames_{self.size}px_{self.fps:g}fps_{self.num_frames}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.num_frames, self.size, self.size, 3)
+
+    dtype = np.uint8
+
+    def read(self, row: dict[str, Any]) -> np.ndarray:
+        """(num_frames, size, size, 3) uint8."""
+        times = np.arange(self.num_frames) / self.fps
+        return read_clip(row, times_s=times, size=(self.size, self.size)).frames
+
+
+@dataclass(frozen=True)
+class AudioCache:
+    """Audio of every clip as 16 bit integers, full scale 32767, at sample_rate."""
+
+    sample_rate: int
+    num_samples: int
+
+    @property
+    def name(self) -> str:
+        return f"audio_{self.sample_rate}hz_{self.num_samples}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (2, self.num_samples)
+
+    dtype = np.int16
+
+    def read(self, row: dict[str, Any]) -> np.ndarray:
+        """(2, num_samples) int16."""
+        audio = fit_samples(read_clip(row, sample_rate=self.sample_rate).audio, self.num_samples)
+        return np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+
+
+def build_cache(
+    table: Dataset, cache: FrameCache | AudioCache, folder: Path, workers: int = 2, progress: bool = True
+) -> np.memmap:
+    """The decoded array (C, *cache.shape), made in `folder` on the first call and reopened on later ones.
+
+    Interrupted work goes on where it stopped; a folder made from other rows is made anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path, done_path, key_path = (folder / f"{cache.name}{end}" for end in (".npy", ".done.npy", ".json"))
+    key = json.dumps({"cache": asdict(cache), "ids": table["id"][:]})
+    shape = (len(table), *cache.shape)
+    if not (path.is_file() and done_path.is_file() and key_path.is_file() and key_path.read_text() == key):
+        for old in (path, done_path, key_path):
+            old.unlink(missing_ok=True)
+        np.lib.format.open_memmap(path, mode="w+", dtype=cache.dtype, shape=shape).flush()
+        np.save(done_path, np.zeros(len(table), dtype=bool))
+        key_path.write_text(key)
+    done = np.load(done_path, mmap_mode="r+")
+    todo = np.flatnonzero(~done)
+    if len(todo):
+        _fill(table, cache, path, done, todo, workers, progress)
+    return np.load(path, mmap_mode="r")
+
+
+def _fill(table, cache, path: Path, done: np.ndarray, todo: np.ndarray, workers: int, progress: bool) -> None:
+    from tqdm import tqdm
+
+    chunks = [todo[i : i + 16].tolist() for i in range(0, len(todo), 16)]
+    bar = tqdm(
+        total=len(todo), desc=f"decode {cache.name}", unit="clip", disable=not progress, smoothing=0.05
+    )
+    with bar:
+        if workers < 2 or len(chunks) < 2:
+            for chunk in chunks:
+                _fill_chunk(table, cache, path, chunk)
+                done[chunk] = True
+                bar.update(len(chunk))
+            return
+        # spawn, not fork: the parent may hold torch's OpenMP threads, which a fork would break
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(_fill_chunk, table, cache, path, chunk): chunk for chunk in chunks}
+            for job in as_completed(jobs):
+                job.result()
+                done[jobs[job]] = True
+                bar.update(len(jobs[job]))
+
+
+def _fill_chunk(table, cache, path: Path, indices: list[int]) -> None:
+    array = np.load(path, mmap_mode="r+")
+    for index in indices:
+        array[index] = cache.read(table[index])
+    array.flush()
+
+
+# -------------------- decoding
+
+
+def _decode_frames(video: bytes, times_s: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    return media.read_frames(io.BytesIO(video), times_s, size=size)
+
+
+def _decode_audio(audio: bytes, sample_rate: int) -> np.ndarray:
+    import soundfile
+    import soxr
+
+    samples, rate = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
+    if samples.shape[1] != 2:
+        raise UserError(f"a row's audio has {samples.shape[1]} channels, expected 2")
+    if rate != sample_rate:
+        samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
+    return np.ascontiguousarray(samples.T, dtype=np.float32)
+
+
+def _track(source: dict[str, Any]) -> SourceTrack:
+    arrays = {
+        k: np.asarray(v, dtype=np.float32) for k, v in source.items() if isinstance(v, (list, np.ndarray))
+    }
+    arrays["visible"] = np.asarray(source["visible"], dtype=bool)
+    return SourceTrack(
+        class_name=source["class_name"], member=source["member"], caption=source["caption"], **arrays
+    )
+
+
+def _looks_like_repository(location: str) -> bool:
+    # "owner/name", with no folder of that name: one slash and neither an absolute nor a dotted path
+    return location.count("/") == 1 and not location.startswith((".", "/", "~")) and os.sep == "/"

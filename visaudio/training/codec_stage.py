@@ -1,0 +1,172 @@
+"""Pretraining of the tiny codec: random crops of single ears in, the same crops out.
+
+Legend: B crops, S samples of a crop, C clips. The codec hears one ear at a time, in training as in use; the
+interaural figures that validation reports come only from what it keeps of each ear's phase and level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.losses import SpectralLossConfig, reconstruction_losses, spectral_codec_loss
+from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
+from visaudio.data.dataset import AudioCache, build_cache, open_dataset
+from visaudio.training.interaural import interaural_errors
+from visaudio.training.stage import LoopConfig, finish, finished, run_stage, step_rng
+
+BLOCK_S = 0.1
+FULL_SCALE = 32767.0
+
+
+@dataclass(frozen=True)
+class CodecStageConfig:
+    """crop_s: shortest and longest crop; gain_db: the random gain; active_share: crops that must be heard."""
+
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=6000, learning_rate=2e-3, betas=(0.8, 0.99), weight_decay=0.01, precision="fp32"
+        )
+    )
+    loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
+    batch_size: int = 24
+    crop_s: tuple[float, float] = (1.0, 1.5)
+    gain_db: tuple[float, float] = (-18.0, 6.0)
+    active_share: float = 0.85
+    validation_clips: int = 16
+
+
+class CropSampler:
+    """Draws batches of single-ear crops from (C, 2, samples) int16 by (seed, step)."""
+
+    def __init__(self, audio: np.ndarray, sample_rate: int, config: CodecStageConfig, multiple: int) -> None:
+        self.audio, self.sample_rate, self.config, self.multiple = audio, sample_rate, config, multiple
+        self.block = round(BLOCK_S * sample_rate)
+        self.active = _active_blocks(audio, self.block)
+        self.loud = np.flatnonzero(self.active.reshape(-1, self.active.shape[-1]).any(axis=1))
+
+    def batch(self, step: int) -> Tensor:
+        """(B, 1, S) float32 in [-1, 1]; S is a whole number of latent frames, one length per batch."""
+        config = self.config
+        rng = step_rng(config.loop.seed, step)
+        longest = self.audio.shape[-1]
+        samples = int(rng.uniform(*config.crop_s) * self.sample_rate) // self.multiple * self.multiple
+        samples = max(self.multiple, min(samples, longest // self.multiple * self.multiple))
+        crops = np.stack([self._crop(rng, samples) for _ in range(config.batch_size)])
+        gain = 10 ** (rng.uniform(*config.gain_db, size=(config.batch_size, 1)) / 20)
+        sign = rng.choice([-1.0, 1.0], size=(config.batch_size, 1))
+        audio = torch.from_numpy((crops * (gain * sign / FULL_SCALE)).astype(np.float32))
+        peak = audio.abs().amax(dim=1, keepdim=True)
+        return (audio / peak.clamp_min(1.0))[:, None]
+
+    def _crop(self, rng: np.random.Generator, samples: int) -> np.ndarray:
+        clips, ears, longest = self.audio.shape
+        last = longest - samples
+        if len(self.loud) and rng.random() < self.config.active_share:
+            row = int(self.loud[rng.integers(len(self.loud))])
+            block = int(rng.choice(np.flatnonzero(self.active.reshape(-1, self.active.shape[-1])[row])))
+            # the audible block may lie anywhere in the crop, so that onsets are seen with what comes before
+            start = block * self.block - int(rng.uniform(0, max(1, samples - self.block)))
+        else:
+            row, start = int(rng.integers(clips * ears)), int(rng.integers(last + 1))
+        start = min(max(0, start), last)
+        return self.audio[row // ears, row % ears, start : start + samples].astype(np.float64)
+
+
+def _active_blocks(audio: np.ndarray, block: int) -> np.ndarray:
+    """(C, 2, blocks) bool: within 45 dB of the ear's loudest block and above -75 dBFS."""
+    clips, ears, samples = audio.shape
+    count = max(1, samples // block)
+    level = np.empty((clips, ears, count), dtype=np.float32)
+    for clip in range(clips):  # clip by clip: the squares of 1.4 GB need not all exist at once
+        blocks = audio[clip, :, : count * block].reshape(ears, count, -1).astype(np.float32) / FULL_SCALE
+        level[clip] = 10 * np.log10((blocks**2).mean(axis=-1) + 1e-12)
+    return (level > level.max(axis=-1, keepdims=True) - 45) & (level > -75)
+
+
+@torch.no_grad()
+def codec_figures(codec: SpectralCodec, audio: Tensor, batch: int = 8) -> dict[str, float]:
+    """Round trip of held-out binaural audio (C, 2, S), each ear alone.
+
+    mel_distance is the mean |difference| of natural-log mel magnitudes, summed over the four scales of
+    codec/losses.py; the interaural errors are those of interaural.py.
+    """
+    device = codec.device
+    estimate = torch.cat(
+        [
+            codec.decode_binaural(codec.encode_binaural(part.to(device)), part.shape[-1]).float().cpu()
+            for part in audio.split(batch)
+        ]
+    )
+    mel = [
+        float(
+            reconstruction_losses(e.reshape(-1, 1, e.shape[-1]), a.reshape(-1, 1, a.shape[-1]), rate)["mel"]
+        )
+        for e, a, rate in zip(estimate, audio, [codec.sample_rate] * len(audio), strict=True)
+    ]
+    return {
+        "mel_distance": 4 * float(np.mean(mel)),
+        **interaural_errors(estimate, audio, codec.sample_rate),
+    }
+
+
+def train_codec(
+    dataset: str | Path,
+    codec_config: SpectralCodecConfig,
+    config: CodecStageConfig,
+    output: Path,
+    cache: Path | None = None,
+    duration_s: float = 8.0,
+    workers: int = 2,
+    device: str = "cpu",
+    progress: bool = True,
+) -> tuple[SpectralCodec, dict[str, float]]:
+    """Train (or load, if already trained) the codec; writes output/model.safetensors and output/done.json.
+
+    dataset: a BiAudio folder or repository: split train trains, validation (else test) is measured.
+    cache: folder of the decoded audio, by default output/../cache.
+    """
+    from safetensors.torch import load_file, save_file
+
+    output = Path(output)
+    torch.manual_seed(config.loop.seed)
+    codec = SpectralCodec(codec_config).to(device)
+    weights = output / "model.safetensors"
+    if (figures := finished(output)) is not None and weights.is_file():
+        codec.load_state_dict(load_file(weights))
+        return codec.eval(), figures
+    cache = output.parent / "cache" if cache is None else Path(cache)
+    spec = AudioCache(codec.sample_rate, round(duration_s * codec.sample_rate))
+    train, held_out = _load_audio(dataset, spec, cache, workers, progress, config.validation_clips)
+    sampler = CropSampler(train, codec.sample_rate, config, codec.latent_hop)
+
+    def loss_function(step: int):
+        generator = torch.Generator(device).manual_seed(config.loop.seed * 1_000_003 + step)
+        return spectral_codec_loss(codec, sampler.batch(step).to(device), generator, config.loss)
+
+    validate = None if held_out is None else (lambda: codec_figures(codec, held_out))
+    figures = run_stage("codec", config.loop, codec, loss_function, output, validate, progress)
+    save_file({k: v.contiguous().cpu() for k, v in codec.state_dict().items()}, weights)
+    finish(output, figures, config)
+    return codec.eval(), figures
+
+
+def _load_audio(dataset, spec: AudioCache, cache: Path, workers: int, progress: bool, validation_clips: int):
+    rows = open_dataset(dataset)
+    splits = np.array(rows["split"])
+    train = rows.select(np.flatnonzero(splits == "train"))
+    if not len(train):
+        raise UserError(f"the dataset at '{dataset}' has no row in split 'train': nothing to train on")
+    held = "validation" if (splits == "validation").any() else "test"
+    held_out = rows.select(np.flatnonzero(splits == held)[:validation_clips])
+    # in memory: crops are scattered, and page faults on 1.4 GB cost more than reading it once
+    audio = np.array(build_cache(train, spec, cache / "train", workers, progress))
+    if not len(held_out):
+        return audio, None
+    reference = np.array(build_cache(held_out, spec, cache / held, workers, progress))
+    return audio, torch.from_numpy(reference.astype(np.float32) / FULL_SCALE)
