@@ -1,0 +1,153 @@
+"""First-order ambisonics -> two ears, by static 4 -> 2 filters fitted to an HRIR set.
+
+Why not virtual loudspeakers: convolving the feeds of a loudspeaker cube with their HRIRs sums delayed
+copies at each ear, and the result depends on the layout: it combs above some 700 Hz and loses level and
+colour. Here the filters are fitted in the spherical-harmonic domain to all measured directions, each
+weighted by its share of the sphere:
+
+- below CROSSOVER_HZ least squares on the complex response, which keeps the interaural phase, so ITD
+  (first order holds it up to about ka = 1, 600 Hz, and gently errs above);
+- above it magnitude least squares (MagLS; Schoerkhuber, Zaunschirm and Hoeldrich, "Binaural rendering of
+  Ambisonic signals via magnitude least squares", DAGA 2018): the ear hears no phase there, so the
+  phase is free to follow from bin to bin, and the magnitude, so ILD and colour, is fitted;
+- at all frequencies the diffuse-field covariance constraint (Zaunschirm, Schoerkhuber and Hoeldrich, JASA
+  2018): a 2x2 matrix per bin gives a diffuse field the level and interaural coherence that the
+  HRIR set itself gives it.
+
+The head turns by turning the field before the filters (ambisonics.rotate). For a symmetric HRIR set the
+right ear's filters are the left's with Y negated, to the bit: negating Y swaps the ears exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import oaconvolve
+
+from .ambisonics import _check_foa, rotate
+from .hrtf import HrirSet
+
+CROSSOVER_HZ = 1500.0
+#: Least squares fade to MagLS over this many octaves about the crossover.
+CROSSOVER_OCTAVES = 1.0
+MIRROR_Y = np.array([1.0, -1.0, 1.0, 1.0])
+#: Covariance of the channels (W, Y, Z, X) in a diffuse field of unit pressure (SN3D).
+DIFFUSE_COVARIANCE = np.array([1.0, 1 / 3, 1 / 3, 1 / 3])
+
+
+class BinauralDecoder:
+    """Filters (2, 4, filter_length) float64 for one HRIR set: ears x (W, Y, Z, X).
+
+    The set's travel time to the head's centre is removed: a sound in the median plane reaches both ears
+    at its own time (the near ear hears a lateral sound up to 0.4 ms before it).
+    """
+
+    def __init__(
+        self, hrir_set: HrirSet, filter_length: int = 512, crossover_hz: float = CROSSOVER_HZ
+    ) -> None:
+        self.hrir_set = hrir_set
+        self.sample_rate = hrir_set.sample_rate
+        self.latency_samples = filter_length // 2
+        self.filters = _design(hrir_set, filter_length, crossover_hz)
+
+    def render(self, foa: ArrayLike) -> NDArray[np.float32]:
+        """Ears (2, N) of a field (4, N) at the set's sample rate; same length, no added delay."""
+        foa = _check_foa(foa)
+        samples = foa.shape[1]
+        if samples == 0:
+            return np.zeros((2, 0), dtype=np.float32)
+        ears = [oaconvolve(foa, filters, mode="full", axes=-1).sum(axis=0) for filters in self.filters]
+        start = self.latency_samples
+        return np.stack(ears)[:, start : start + samples].astype(np.float32)
+
+
+def render_binaural(
+    foa: ArrayLike,
+    decoder: BinauralDecoder,
+    camera_rotations: ArrayLike,
+    frame_rate: float,
+    sample_rate: float,
+) -> NDArray[np.float32]:
+    """Ears (2, N) of a head that follows the camera: rotations (F, 3, 3), frame k at k / frame_rate."""
+    if round(sample_rate) != decoder.sample_rate:
+        raise ValueError(
+            f"the decoder is made for {decoder.sample_rate} Hz, the field is at {sample_rate} Hz: "
+            "load the HRIR set at the field's rate"
+        )
+    return decoder.render(rotate(foa, camera_rotations, frame_rate, sample_rate))
+
+
+def render_direct(signal: ArrayLike, hrir: ArrayLike, centre_delay_samples: int) -> NDArray[np.float32]:
+    """Ears (2, N) of a mono signal (N,) through one HRIR (2, L), less the delay to the head's centre.
+
+    The reference that a decoder is measured against; the builder itself does not call it.
+    """
+    signal, hrir = np.asarray(signal, dtype=np.float64), np.asarray(hrir, dtype=np.float64)
+    full = oaconvolve(np.broadcast_to(signal, (2, len(signal))), hrir, axes=-1)
+    return full[:, centre_delay_samples : centre_delay_samples + len(signal)].astype(np.float32)
+
+
+def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArray[np.float64]:
+    fft_length = next_fast_len(2 * max(filter_length, hrir_set.hrirs.shape[-1]), real=True)
+    response = rfft(hrir_set.hrirs.astype(np.float64), fft_length).transpose(2, 1, 0)  # (bins, ears, M)
+    cycles = np.arange(len(response)) / fft_length
+    response = response * np.exp(2j * np.pi * cycles * hrir_set.centre_delay_samples)[:, None, None]
+    d = hrir_set.directions
+    harmonics = np.stack([np.ones(len(d)), d[:, 1], d[:, 2], d[:, 0]])  # (4, M)
+    weighted = harmonics * hrir_set.weights
+    # Weighted least squares for D in D harmonics = response: (M, 4) right inverse.
+    inverse = weighted.T @ np.linalg.inv(weighted @ harmonics.T)
+
+    blend = _blend(cycles * hrir_set.sample_rate, crossover_hz)
+    decoder = np.empty((len(response), 2, 4), dtype=np.complex128)
+    for k, target in enumerate(response):
+        least_squares = target @ inverse
+        if blend[k] == 0.0:
+            decoder[k] = least_squares
+            continue
+        previous = decoder[k - 1] @ harmonics
+        magnitude = (np.abs(target) * np.exp(1j * np.angle(previous))) @ inverse
+        decoder[k] = (1 - blend[k]) * least_squares + blend[k] * magnitude
+    for k, target in enumerate(response):
+        wanted = (target * hrir_set.weights) @ target.conj().T
+        decoder[k] = _match_covariance(decoder[k], wanted)
+    decoder[0] = decoder[0].real
+    decoder[-1] = decoder[-1].real
+
+    latency = filter_length // 2
+    filters = np.roll(irfft(decoder, fft_length, axis=0), latency, axis=0)[:filter_length]
+    filters = np.ascontiguousarray(filters.transpose(1, 2, 0)) * _fade(filter_length)
+    if hrir_set.symmetric:
+        left = 0.5 * (filters[0] + MIRROR_Y[:, None] * filters[1])
+        filters = np.stack([left, MIRROR_Y[:, None] * left])
+    return filters
+
+
+def _blend(frequency_hz: NDArray[np.float64], crossover_hz: float) -> NDArray[np.float64]:
+    """Share of MagLS (bins,): 0 below, 1 above, linear in octaves about the crossover."""
+    octaves = np.log2(np.maximum(frequency_hz, 1e-3) / crossover_hz)
+    return np.clip(0.5 + octaves / CROSSOVER_OCTAVES, 0.0, 1.0)
+
+
+def _match_covariance(
+    decoder: NDArray[np.complex128], wanted: NDArray[np.complex128]
+) -> NDArray[np.complex128]:
+    """The decoder (2, 4) mixed by the 2x2 matrix nearest to none whose diffuse covariance is `wanted` (2, 2)."""
+    scaled = decoder * np.sqrt(DIFFUSE_COVARIANCE)
+    actual = scaled @ scaled.conj().T
+    root_actual, root_wanted = _root(actual), _root(wanted)
+    u, _, vh = np.linalg.svd(root_actual @ root_wanted)
+    return root_wanted @ (u @ vh).conj().T @ np.linalg.pinv(root_actual, rcond=1e-6, hermitian=True) @ decoder
+
+
+def _root(matrix: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.conj().T
+
+
+def _fade(length: int) -> NDArray[np.float64]:
+    """Window (length,): flat, with raised-cosine ends of an eighth each."""
+    edge = max(1, length // 8)
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
+    return np.concatenate([ramp, np.ones(length - 2 * edge), ramp[::-1]])
