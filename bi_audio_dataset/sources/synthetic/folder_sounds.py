@@ -1,9 +1,9 @@
 """Sounds from a folder (`--sounds DIR`), usable wherever a procedural sound is.
 
 Every audio file is one member of a class that is named by the file name before its first underscore:
-`tabla_na.flac` is a `tabla`. Files are mixed to mono, cut at their onset and resampled to 44.1 kHz. A file that
-dies away is struck; one that goes on is looped as a hum. One file in five, chosen by a hash of its name, is
-held out of training.
+`tabla_na.flac` is a `tabla`. Files are mixed to mono, cut at their onset and resampled to 44.1 kHz. A file
+that dies away is struck; one that goes on is looped as a hum. One file in five, chosen by a hash of its name,
+is held out of training.
 """
 
 from __future__ import annotations

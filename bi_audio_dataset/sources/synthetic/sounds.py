@@ -1,8 +1,8 @@
 """Procedural sounds of BiAudio-Synth: eight classes, three members each, and the plan of when they sound.
 
-The road of one sound: `sample_sound` draws its parameters, `plan_events` says when it strikes, chirps or hums,
-`render_sound` makes the dry mono signal. Each is deterministic in its arguments. `FolderSound`s (recorded
-samples, folder_sounds.py) walk the same road.
+The road of one sound: `sample_sound` draws its parameters, `plan_events` says when it strikes, chirps or
+hums, `render_sound` makes the dry mono signal. Each is deterministic in its arguments. `FolderSound`s
+(recorded samples, folder_sounds.py) walk the same road.
 
 Training and held-out sounds never share a parameter value: each parameter's range is cut into 20 cells, of
 which every fifth is held out, and a sound takes all its parameters from one side.
@@ -148,7 +148,7 @@ def _unit_draw(rng: np.random.Generator, held_out: bool) -> float:
 
 
 def sample_sound(class_name: str, rng: np.random.Generator, held_out: bool = False) -> SoundSpec:
-    """Draw a member and its parameters. KeyError-free: an unknown class is a ValueError that names the known."""
+    """Draw a member of a class and its parameters. ValueError for an unknown class."""
     if class_name not in CLASSES:
         raise ValueError(f"no sound class {class_name!r}; known: {', '.join(CLASSES)}")
     sound_class = CLASSES[class_name]
@@ -170,13 +170,13 @@ def sample_sound(class_name: str, rng: np.random.Generator, held_out: bool = Fal
     )
 
 
-# --- when ---------------------------------------------------------------------------------------------------
+# --- when -------------------------------------------------------------------------------------------------
 
 
 def plan_events(
     spec: SoundSpec | FolderSound, rng: np.random.Generator, duration_s: float = 8.0
 ) -> tuple[Event, ...]:
-    """When a sound sounds, in order, at least once. Three clips in ten open with more than a second of silence."""
+    """When a sound sounds, in order, at least once. Some three in ten start after more than a second."""
     if duration_s <= FIRST_ONSET_S:
         raise ValueError(f"duration_s is {duration_s}, expected more than {FIRST_ONSET_S}")
     last_onset_s = max(duration_s - 0.15, FIRST_ONSET_S)
@@ -263,7 +263,7 @@ def _plan_hum(spec, rng, duration_s: float, start_s: float) -> tuple[Event, ...]
     return tuple(events)
 
 
-# --- the signal -----------------------------------------------------------------------------------------------
+# --- the signal -------------------------------------------------------------------------------------------
 
 
 def render_sound(

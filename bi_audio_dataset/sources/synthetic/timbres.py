@@ -58,7 +58,7 @@ def decaying_modes(
 def noise_burst(
     rng: np.random.Generator, decay_s: float, sample_rate: int, low_hz: float, high_hz: float
 ) -> np.ndarray:
-    """A burst of noise that starts at full level and decays by 60 dB in decay_s. (N,) float32, peak near 1."""
+    """A burst of noise that starts at full level and falls by 60 dB in decay_s. (N,) float32, peak near 1."""
     num_samples = max(8, int(round(decay_s * sample_rate)))
     envelope = np.exp(-6.91 * np.arange(num_samples, dtype=np.float32) / num_samples)
     return 0.4 * envelope * shaped_noise(rng, num_samples, sample_rate, low_hz, high_hz)
