@@ -46,8 +46,8 @@ class Member:
     name: str
     caption: str  # a noun phrase with its sounding verb
     pitch_hz: tuple[float, float]
-    decay_s: tuple[float, float]  # to -60 dB of a strike, or the length of a chirp
-    rate: tuple[float, float]  # strikes, chirp groups, or wails per second; for a ball 1 / its first gap
+    decay_s: tuple[float, float]  # to -60 dB of a strike; the length of a chirp; the fade-in of a hum
+    rate: tuple[float, float]  # strikes, chirp groups, or wails per second; ball: 1 / first gap
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ _STRIKE_NOISE = {
     "bell": (0.25, 0.04, 1500.0, 7000.0),
     "drum": (0.55, 0.16, 250.0, 4000.0),
     "woodblock": (0.3, 0.012, 500.0, 6000.0),
-    "ball": (0.45, 0.03, 400.0, 2500.0),
+    "ball": (0.6, 0.03, 400.0, 2500.0),
 }
 
 
@@ -304,7 +304,7 @@ def _event_samples(spec, body, event: Event, rng: np.random.Generator, sample_ra
     length = max(8, int(round(event.duration_s * sample_rate)))
     if isinstance(spec, FolderSound):
         samples = spec.looped(length, sample_rate) if spec.kind == "hum" else spec.at_rate(sample_rate)
-        return _faded(samples, rng, sample_rate) if spec.kind == "hum" else samples
+        return _faded(samples, 0.04, sample_rate) if spec.kind == "hum" else samples
     if body is not None:
         level, noise_s, low_hz, high_hz = _STRIKE_NOISE[spec.class_name]
         noise = timbres.noise_burst(
@@ -314,7 +314,8 @@ def _event_samples(spec, body, event: Event, rng: np.random.Generator, sample_ra
         samples[: len(noise)] += np.float32(level) * noise
         return samples
     if spec.class_name == "bird":
-        sweep = 0.55 * np.sin(spec.seed % 628 / 100.0) + 0.1 * rng.uniform(-1, 1)
+        tune = np.random.default_rng(spec.seed)  # a bird's chirps are alike: mostly up or mostly down
+        sweep = tune.choice([-1.0, 1.0]) * tune.uniform(0.25, 0.55) + rng.uniform(-0.1, 0.1)
         pitch = spec.pitch_hz * 2 ** rng.uniform(-0.06, 0.06)
         chirp_length = max(8, int(round(spec.decay_s * sample_rate)))
         return timbres.bird_chirp(rng, pitch, spec.brightness, sweep, chirp_length, sample_rate)
@@ -324,12 +325,12 @@ def _event_samples(spec, body, event: Event, rng: np.random.Generator, sample_ra
     else:
         make = {"engine": timbres.engine_hum, "bee": timbres.bee_hum}[spec.class_name]
         hum = make(rng, spec.pitch_hz, spec.brightness, length, sample_rate)
-    return _faded(hum, rng, sample_rate)
+    return _faded(hum, spec.decay_s, sample_rate)
 
 
-def _faded(hum: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Fade in over 30-60 ms and out over twice that."""
-    fade = min(int(rng.uniform(0.03, 0.06) * sample_rate), len(hum) // 3)
+def _faded(hum: np.ndarray, fade_s: float, sample_rate: int) -> np.ndarray:
+    """Fade in over fade_s and out over twice that."""
+    fade = min(int(fade_s * sample_rate), len(hum) // 3)
     ramp = np.sin(np.linspace(0.0, np.pi / 2, fade, dtype=np.float32)) ** 2
     faded = hum.astype(np.float32)
     faded[:fade] *= ramp

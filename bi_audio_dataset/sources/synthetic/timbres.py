@@ -99,7 +99,7 @@ def woodblock_body(pitch_hz: float, brightness: float, decay_s: float, sample_ra
 def ball_body(pitch_hz: float, brightness: float, decay_s: float, sample_rate: int) -> np.ndarray:
     """A hollow rubber ball: a thump that glides upwards (the 'boing') and the ringing of the air inside."""
     ratios = np.array([1.0, 2.0, 3.24, 4.6, 6.1])
-    amplitudes = np.array([1.0, 0.3, 0.5, 0.35 * (0.4 + brightness), 0.25 * (0.4 + brightness)])
+    amplitudes = np.array([1.0, 0.5, 0.5, 0.35 * (0.4 + brightness), 0.25 * (0.4 + brightness)])
     decays = decay_s * np.array([1.0, 0.7, 1.25, 0.9, 0.7])
     return decaying_modes(pitch_hz * ratios, amplitudes, decays, 1.5 * decay_s, sample_rate, -0.45, 0.03)
 
