@@ -1,0 +1,167 @@
+"""Frames by timestamp: decord2 decodes and resizes; PyAV stands in, with the same meaning, where decord cannot."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from bi_audio_dataset.media.files import reading
+from bi_audio_dataset.media.probe import Timeline, timeline, video_stream
+from bi_audio_dataset.schema import UserError
+
+# A time asked for as i / fps may fall a rounding error short of the frame's own time.
+_TIME_SLACK_S = 1e-6
+
+
+def read_frames(
+    path: str | os.PathLike,
+    times_s: Sequence[float] | np.ndarray,
+    size: tuple[int, int] | None = None,
+    num_threads: int = 2,
+) -> np.ndarray:
+    """The frames on screen at `times_s`: (T, H, W, 3) uint8 RGB, upright.
+
+    At each time it is the last frame that began by then; before the first frame the first, after the end the
+    last. Frames that an edit list hides are never given.
+
+    Args:
+        times_s: (T,) presentation times, in any order.
+        size: (width, height) of the result, resized while decoding (aspect not kept); None: as displayed.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    times_s = np.asarray(times_s, dtype=np.float64).reshape(-1)
+    info = timeline(path).info
+    width, height = size or (info.width, info.height)
+    frames_THWC = np.empty((len(times_s), height, width, 3), dtype=np.uint8)
+    order = np.argsort(times_s, kind="stable")
+    done = 0
+    for block in iter_frames(path, times_s[order], size, num_threads=num_threads):
+        frames_THWC[order[done : done + len(block)]] = block
+        done += len(block)
+    return frames_THWC
+
+
+def iter_frames(
+    path: str | os.PathLike,
+    times_s: Sequence[float] | np.ndarray,
+    size: tuple[int, int] | None = None,
+    chunk: int = 32,
+    num_threads: int = 2,
+) -> Iterator[np.ndarray]:
+    """`read_frames` in blocks of (<= chunk, H, W, 3), in memory that does not grow with the video.
+
+    Args:
+        times_s: (T,) presentation times that do not fall.
+
+    Raises:
+        ValueError: `times_s` falls somewhere.
+        UserError: the file cannot be read.
+    """
+    times_s = np.asarray(times_s, dtype=np.float64).reshape(-1)
+    if np.any(np.diff(times_s) < 0):
+        raise ValueError("iter_frames: times_s falls somewhere, expected rising times; sort them first")
+    line = timeline(path)
+    indices = frame_indices(line, times_s)
+    blocks = [indices[i : i + chunk] for i in range(0, len(indices), chunk)]
+    if not blocks:
+        return
+    size = size or (line.info.width, line.info.height)
+    reader = _open_decord(Path(path), line, size, num_threads, probe_index=int(blocks[0][0]))
+    if reader is None:
+        yield from _pyav_blocks(Path(path), line, blocks, size, num_threads)
+        return
+    for number, block in enumerate(blocks):
+        frames = _decord_block(reader, block, size)
+        if frames is None:  # a damaged stretch: PyAV takes over from here
+            yield from _pyav_blocks(Path(path), line, blocks[number:], size, num_threads)
+            return
+        yield frames
+
+
+def frame_indices(line: Timeline, times_s: np.ndarray) -> np.ndarray:
+    """(T,) indices into `line.times_s` of the frame on screen at each time."""
+    shown = np.flatnonzero(line.shown)
+    place = np.searchsorted(line.times_s[shown], times_s + _TIME_SLACK_S, side="right") - 1
+    return shown[np.clip(place, 0, len(shown) - 1)]
+
+
+def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads: int, probe_index: int):
+    """A decord reader whose frames are known to be `line`'s, else None.
+
+    None where decord ignores a mirror in the display matrix, counts other frames or times than the packets say,
+    or gives the wrong shape (decord2 3.4: widths 8 to 48, 96 and 144 come with the row padding as channels).
+    """
+    if line.mirrored:
+        return None
+    import decord
+
+    try:
+        reader = decord.VideoReader(str(path), width=size[0], height=size[1], num_threads=num_threads)
+        if len(reader) != len(line.times_s):
+            return None
+        starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0] - float(line.origin_s)
+        if np.max(np.abs(starts_s - line.times_s)) > 1e-3 + 1e-6 * np.max(np.abs(line.times_s)):
+            return None
+        if reader[probe_index].shape != (size[1], size[0], 3):
+            return None
+    except (decord.DECORDError, RuntimeError, AssertionError, IndexError, StopIteration):
+        return None
+    return reader
+
+
+def _decord_block(reader, block: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    import decord
+
+    try:
+        frames = reader.get_batch(block).asnumpy()
+    except (decord.DECORDError, RuntimeError, StopIteration):
+        return None
+    return frames if frames.shape == (len(block), size[1], size[0], 3) else None
+
+
+def _pyav_blocks(path: Path, line: Timeline, blocks, size, num_threads: int) -> Iterator[np.ndarray]:
+    """The same blocks by PyAV, in one pass; a frame that cannot be decoded is replaced by the one before."""
+    frames = _pyav_frames(path, line, size, num_threads, start_s=line.times_s[blocks[0][0]])
+    time_s, picture = next(frames, (None, None))
+    if picture is None:
+        raise UserError(f"{path}: no frame of the picture can be read; is the file damaged or cut short?")
+    following = next(frames, None)
+    for block in blocks:
+        out = np.empty((len(block), size[1], size[0], 3), dtype=np.uint8)
+        for row, index in enumerate(block):
+            while following is not None and following[0] <= line.times_s[index] + _TIME_SLACK_S:
+                picture = following[1]
+                following = next(frames, None)
+            out[row] = picture()
+        yield out
+
+
+def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: float):
+    """Yields (time_s, function giving the upright (H, W, 3) picture) from the key frame before `start_s` on."""
+    turned = line.info.rotation_deg % 180 != 0
+    width, height = size[::-1] if turned else size
+
+    def upright(frame: av.VideoFrame) -> np.ndarray:
+        picture = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+        picture = np.rot90(picture, line.info.rotation_deg // 90)
+        return picture[:, ::-1] if line.mirrored else picture
+
+    with reading(path), av.open(str(path)) as container:
+        stream = video_stream(container, path)
+        stream.codec_context.thread_count = num_threads
+        if start_s > 0:
+            container.seek(int((start_s + float(line.origin_s)) / stream.time_base), stream=stream)
+        decoded = container.decode(stream)
+        while True:
+            try:
+                frame = next(decoded)
+            except (StopIteration, av.error.FFmpegError):
+                return
+            if frame.pts is not None:
+                time_s = float(frame.pts * stream.time_base - line.origin_s)
+                if time_s > -1e-9:
+                    yield time_s, lambda frame=frame: upright(frame)
