@@ -2,8 +2,8 @@
 
 Every audio file is one member of a class that is named by the file name before its first underscore:
 `tabla_na.flac` is a `tabla`. Files are mixed to mono, cut at their onset and resampled to 44.1 kHz. A file
-that dies away is struck; one that goes on is looped as a hum. One file in five, chosen by a hash of its name,
-is held out of training.
+that dies away is struck; one that goes on is looped as a hum. Of each class one file in five (at
+least one of two or more), chosen by a hash of its name, is held out of training.
 """
 
 from __future__ import annotations
@@ -65,10 +65,35 @@ def load_folder_sounds(folder: str | Path) -> list[FolderSound]:
         raise UserError(
             f"--sounds {folder}: no audio file in it; expected names that end in {', '.join(EXTENSIONS)}"
         )
-    return [_load(path) for path in paths]
+    held_out = _held_out(paths)
+    return [_load(path, path in held_out) for path in paths]
 
 
-def _load(path: Path) -> FolderSound:
+def sample_folder_sound(
+    sounds: list[FolderSound], class_name: str, rng: np.random.Generator, held_out: bool = False
+) -> FolderSound:
+    """One sound of a class, from the held-out or the training side; a class of one file has only one side.
+    ValueError for an unknown class."""
+    of_class = [sound for sound in sounds if sound.class_name == class_name]
+    if not of_class:
+        raise ValueError(f"no sound of class {class_name!r}; known: {sorted({s.class_name for s in sounds})}")
+    side = [sound for sound in of_class if sound.held_out == held_out] or of_class
+    return side[rng.integers(len(side))]
+
+
+def _held_out(paths: list[Path]) -> set[Path]:
+    """The files with the smallest hashes: a fifth of each class, rounded up, and none of a class of one."""
+    classes: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest()):
+        classes.setdefault(_class_name(path), []).append(path)
+    return {path for files in classes.values() if len(files) > 1 for path in files[: -(-len(files) // 5)]}
+
+
+def _class_name(path: Path) -> str:
+    return path.stem.split("_")[0]
+
+
+def _load(path: Path, held_out: bool) -> FolderSound:
     import soundfile
 
     try:
@@ -85,15 +110,15 @@ def _load(path: Path) -> FolderSound:
         mono = _cut(mono, STRIKE_LIMIT_S)
     length_s = len(mono) / FOLDER_SAMPLE_RATE
     return FolderSound(
-        class_name=path.stem.split("_")[0],
+        class_name=_class_name(path),
         member=path.stem,
         caption=f"the sound of {path.stem.replace('_', ' ')}",
         kind="struck" if struck else "hum",
-        held_out=digest[0] % 5 == 0,
+        held_out=held_out,
         decay_s=length_s,
         rate=float(np.clip(0.7 / length_s, 0.4, 1.5)),
         min_gap_s=float(np.clip(0.6 * length_s, 0.25, 1.0)) if struck else 0.4,
-        seed=int.from_bytes(digest[1:5], "big"),
+        seed=int.from_bytes(digest[:4], "big"),
         samples=mono,
     )
 

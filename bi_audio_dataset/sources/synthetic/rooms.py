@@ -4,10 +4,11 @@ Three parts are summed. The direct path follows the source sample by sample. Ear
 sources up to order 2 of a shoebox (pyroomacoustics; Allen and Berkley 1979), each encoded from its direction
 with its delay and damping; they are computed at keyframes of the path and cross-faded. The late tail is
 diffuse noise that decays by the room's rt60, with the level of diffuse-field theory, starting after the last
-early reflection. What is left out on purpose: the delay of the direct path, so that sound stays with the picture
-(reflections keep their delay relative to it), and with it the Doppler shift; air absorption; echoes above
-order 2 as single echoes. Reflections and tail together stay MIN_DIRECT_TO_REVERBERANT_DB below the direct
-sound, so that the two ears' differences survive.
+early reflection. Reflections and tail together stay MIN_DIRECT_TO_REVERBERANT_DB below the direct sound, so
+that the two ears' differences survive.
+
+Left out on purpose: the delay of the direct path, so that sound stays with the picture (reflections keep their
+delay relative to it), and with it the Doppler shift; air absorption; echoes above order 2 as single echoes.
 
 Axes, angles: sphere.py. Channels: ambisonics.py. Positions are metres relative to the listener.
 """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import timbres
-from .folder_sounds import FolderSound, load_folder_sounds
+from .folder_sounds import FolderSound, load_folder_sounds, sample_folder_sound
 
 __all__ = [
     "CLASSES",
@@ -29,6 +29,7 @@ __all__ = [
     "load_folder_sounds",
     "plan_events",
     "render_sound",
+    "sample_folder_sound",
     "sample_sound",
 ]
 
@@ -37,6 +38,10 @@ ENVELOPE_FLOOR_DB = -80.0
 HELD_OUT_CELLS, HELD_OUT_EVERY, HELD_OUT_PHASE = 20, 5, 2
 LOUDNESS_RMS = 0.12  # of the loudest 125 ms ("fast"), before distance; the same for all classes
 PEAK_LIMIT = 0.95
+BALL_REST_S = (
+    1.1,
+    1.8,
+)  # between two series; longer than any gap within one (1 / rate), so a reader can tell
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ def _plan_bounces(spec, rng, start_s: float, last_s: float) -> tuple[list[float]
             if gap < CLASSES["ball"].min_gap_s:
                 break
             onset, gap, strength = onset + gap, gap * ratio, strength * ratio
-        onset = onsets[-1] + rng.uniform(0.8, 1.6)
+        onset = onsets[-1] + rng.uniform(*BALL_REST_S)
     return onsets, strengths
 
 
