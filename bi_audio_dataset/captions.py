@@ -20,7 +20,7 @@ def compose(visible: Sequence[str], invisible: Sequence[str]) -> str:
 
 
 def parse(caption: str) -> tuple[str, str]:
-    """The two sides of a caption, '' for an empty one. ValueError if it has not the form that `compose` gives."""
+    """The two sides of a caption, '' for an empty one. ValueError if `compose` cannot have made it."""
     match = _FORM.fullmatch(caption.strip())
     if match is None:
         raise ValueError(f"expected 'Visible sound: ..., Invisible sound: ...', got '{caption}'")

@@ -2,11 +2,11 @@
 
 Two frames of reference, two classes:
 
-- `SourceTruth` is a sounding object in the WORLD, in radians: what a source of recordings knows before a camera exists.
+- `SourceTruth` is a sounding object in the WORLD, in radians: what a source knows before a camera exists.
 - `SourceView` is the same object in the CAMERA's frame, in degrees: what a row stores.
 
-Angles follow sphere.py: azimuth positive to the left, elevation positive up. Truth arrays run at TRUTH_RATE_HZ;
-entry i belongs to time i / TRUTH_RATE_HZ from the start of the clip.
+Angles follow sphere.py: azimuth positive to the left, elevation positive up. Truth arrays run at
+TRUTH_RATE_HZ; entry i belongs to time i / TRUTH_RATE_HZ from the start of the clip.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ENVELOPE_FLOOR_DB = -80.0
 
 
 class UserError(ValueError):
-    """A mistake of the user's (file, flag, folder). Its text is one line; a CLI prints it and exits with 2."""
+    """A mistake of the user's (file, flag, folder). One line of text: a CLI prints it and exits with 2."""
 
 
 @dataclass(frozen=True)
 class SourceTruth:
     """One sounding object in the world frame. All arrays are (T,) at TRUTH_RATE_HZ.
 
-    size_rad is the angular width seen from the listener; envelope_db is the dry envelope relative to the loudest
-    frame of the clip, floored at ENVELOPE_FLOOR_DB; caption is a noun phrase ("a small brass bell");
-    on_screen_kind says what draws it ("sprite", "none" for an object that is never drawn).
+    size_rad is the angular width seen from the listener; envelope_db is the dry envelope relative to its
+    loudest frame, floored at ENVELOPE_FLOOR_DB; caption is a noun phrase ("a small brass bell");
+    on_screen_kind says what is drawn ("none" for an object that never is, hence is never visible).
     """
 
     class_name: str
@@ -57,7 +57,7 @@ class SourceTruth:
 
 @dataclass(frozen=True)
 class CameraTrack:
-    """Camera orientation in degrees at rate_hz: yaw positive left, pitch positive up, roll positive right ear down."""
+    """Camera orientation at rate_hz, in degrees: yaw positive left, pitch up, roll right ear down."""
 
     rate_hz: float
     yaw_deg: tuple[float, ...]
@@ -67,7 +67,7 @@ class CameraTrack:
 
 @dataclass(frozen=True)
 class SourceView:
-    """One sounding object in the camera frame, per truth frame; visible = drawn and its centre inside the view."""
+    """One sounding object in the camera frame, per truth frame; visible = drawn, and its centre in view."""
 
     class_name: str
     member: str
@@ -108,7 +108,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One row: a view video with its binaural sound. video is a whole MP4 file, audio a whole FLAC file, as bytes."""
+    """One row: a view with its binaural sound. video is a whole MP4 file, audio a whole FLAC file."""
 
     id: str
     recording_id: str
@@ -175,7 +175,7 @@ def _tuples(mapping: dict[str, Any]) -> dict[str, Any]:
 def features(decode: bool = False):
     """The typed columns as `datasets.Features`.
 
-    decode=False (what shards are written with) makes `load_dataset(...)[i]["audio"]` a dict of bytes and needs no
+    decode=False (what shards are written with) makes `load_dataset(...)[i]["audio"]` a dict of bytes, without
     torchcodec; `dataset.cast_column("audio", Audio())` turns decoding on where torchcodec is installed.
     """
     from datasets import Audio, Features, Value, Video
@@ -183,8 +183,8 @@ def features(decode: bool = False):
     f32, text = Value("float32"), Value("string")
     view = {
         "class_name": text, "member": text, "caption": text,
-        "azimuth_deg": [f32], "elevation_deg": [f32], "lateral_deg": [f32], "distance_m": [f32], "size_deg": [f32],
-        "visible": [Value("bool")], "onset_s": [f32], "envelope_db": [f32],
+        "azimuth_deg": [f32], "elevation_deg": [f32], "lateral_deg": [f32], "distance_m": [f32],
+        "size_deg": [f32], "visible": [Value("bool")], "onset_s": [f32], "envelope_db": [f32],
     }  # fmt: skip
     return Features(
         {
@@ -216,9 +216,8 @@ def features(decode: bool = False):
 def validate_row(row: dict[str, Any]) -> list[str]:
     """Problems of one row, each a short phrase; empty if it is sound. Looks at values, not into the media.
 
-    Checks version, split, positive sizes, lengths of camera and truth arrays, finite and in-range angles, lateral
-    against azimuth and elevation, and that `visible` agrees with the angles and the lens (roll is left out: an object
-    well inside the inscribed circle must not be invisible by roll alone, one behind the camera is never visible).
+    Checks version, split, positive sizes, lengths of camera and truth arrays, finite and in-range angles,
+    lateral against azimuth and elevation, and that nothing is `visible` outside the view.
     """
     try:
         record = ClipRecord.from_row(row)
@@ -260,7 +259,7 @@ def _track_problems(where: str, rate_hz: float, duration_s: float, arrays: dict)
     expected = round(duration_s * rate_hz)
     for name, (values, low, high) in arrays.items():
         array = np.asarray(values, dtype=np.float64)
-        if abs(len(array) - expected) > 0:
+        if len(array) != expected:
             problems.append(f"{where}.{name} has {len(array)} entries, expected {expected}")
         if array.size and not np.isfinite(array).all():
             problems.append(f"{where}.{name} is not finite")

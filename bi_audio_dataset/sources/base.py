@@ -1,4 +1,4 @@
-"""What a corpus must offer: recording ids, a split for each, and a way to fetch one recording to a local folder."""
+"""What a corpus must offer: recording ids, a split for each, and a way to fetch one recording."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bi_audio_dataset.schema import SourceTruth
 class Recording:
     """One 360-degree recording on disk.
 
-    video_path: equirectangular video, centre = azimuth 0 (sphere.py); audio_path: AmbiX (ACN, SN3D), first four
-    channels used; may be the video file itself. Both start at presentation time 0. truth: sounding objects in the
-    world frame, one entry per TRUTH_RATE_HZ frame of the whole recording; empty for real recordings.
-    attributes: whatever else the source knows; the builder stores none of it.
+    video_path: equirectangular video, centre = azimuth 0 (sphere.py). audio_path: AmbiX (ACN, SN3D), of which
+    the first four channels are used; may be the video file itself. Both start at presentation time 0.
+    truth: sounding objects in the world frame, one entry per TRUTH_RATE_HZ frame of the whole recording; empty
+    for real recordings. attributes: whatever else the source knows; the builder stores none of it.
     """
 
     recording_id: str
@@ -31,11 +31,11 @@ class Recording:
 
 @runtime_checkable
 class Source(Protocol):
-    """A corpus. Instances are sent to worker processes: they must pickle, and `fetch` must depend on nothing but
-    the instance's settings and the recording id.
+    """A corpus. Instances are sent to worker processes: they must pickle, and `fetch` must depend on nothing
+    but the instance's settings and the recording id.
 
-    A source may also have `settings`, a dict of plain values without paths: it is recorded in build.json, and a
-    rerun into the same folder with other settings is refused.
+    A source may also have `settings`, a dict of plain values without paths: it is recorded in build.json, and
+    a rerun into the same folder with other settings is refused.
     """
 
     name: str
@@ -49,5 +49,5 @@ class Source(Protocol):
         ...
 
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
-        """Put the recording's files under workdir (or point to where they already lie). UserError if it is unusable."""
+        """Put the files under workdir, or point to where they already lie. UserError if they are unusable."""
         ...
