@@ -1,8 +1,9 @@
 """Checkpoints of a training run: one folder each, complete or absent.
 
 ``step_00001200/`` holds ``network.safetensors``, ``ema.safetensors``, ``optimizer.pt`` (read with
-``weights_only=True``: a checkpoint never runs code) and ``state.json`` (step, length of the run, configuration).
-A folder is written under a temporary name and renamed, so a kill at any moment leaves only whole checkpoints.
+``weights_only=True``: a checkpoint never runs code) and ``state.json`` (step, length of the run,
+configuration). A folder is written under a temporary name and renamed, so a kill at any moment leaves
+only whole checkpoints.
 """
 
 import json

@@ -1,12 +1,14 @@
 """Post-hoc EMA of the network's weights (Karras et al. 2024, arXiv 2312.02696), by `ema-pytorch`.
 
-Two power-function averages are tracked, and snapshots of both are kept on disk; after the run an average of any
-relative width ``sigma_rel`` is put together from the snapshots. The widths are relative to the length of the run, so
-one setting serves a run of an hour and one of a week, and no decay has to be tuned beforehand.
+Two power-function averages are tracked, and snapshots of both are kept on disk; after the run an average
+of any relative width ``sigma_rel`` is put together from the snapshots. The widths are relative to the
+length of the run, so one setting serves a run of an hour and one of a week, and no decay has to be tuned
+beforehand.
 
-Two traps of the library are stepped around here: buffers are left out of the averages (the solved snapshot weights
-do not sum to exactly one, which would scale constants such as the latent statistics), and snapshots are float32 (the
-solved weights are large and alternate in sign, which magnifies float16 rounding).
+Two traps of the library are stepped around here: buffers are left out of the averages (the solved
+snapshot weights do not sum to exactly one, which would scale constants such as the latent statistics),
+and snapshots are float32 (the solved weights are large and alternate in sign, which magnifies float16
+rounding).
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class EmaConfig:
     """sigma_rels: the two tracked widths. output_sigma_rel: of the weights that are exported.
-    snapshots: about how many of each are kept over the whole run (disk: snapshots x 2 x 4 bytes x parameters).
+    snapshots: about how many of each are kept over the whole run (disk: snapshots x 2 x 4 bytes x
+    parameters).
     """
 
     sigma_rels: tuple[float, ...] = (0.05, 0.15)
@@ -29,7 +32,9 @@ class EmaConfig:
 
 
 class TrackedEma:
-    """The tracked averages of one network. Every process keeps its own (equal) copy; one writes the snapshots."""
+    """The tracked averages of one network. Every process keeps its own (equal) copy; one writes the
+    snapshots.
+    """
 
     def __init__(self, network: nn.Module, config: EmaConfig, folder: Path):
         self.config = config
@@ -69,14 +74,17 @@ class TrackedEma:
         self._ema.load_state_dict(state)
 
     def forget_after(self, step: int) -> None:
-        """Remove snapshots later than ``step``: a resumed run writes them again, and they must not count twice."""
+        """Remove snapshots later than ``step``: a resumed run writes them again, and they must not count
+        twice.
+        """
         for path in self.folder.glob("*.pt"):
             if int(path.stem.split(".")[1]) > step:
                 path.unlink()
 
     def synthesize(self, sigma_rel: float | None = None) -> dict[str, Tensor]:
-        """State dict of the network's average of width ``sigma_rel`` (default: the configured output width) up to
-        the newest snapshot. Without snapshots (a run shorter than one interval): the narrowest tracked average.
+        """State dict of the network's average of width ``sigma_rel`` (default: the configured output
+        width) up to the newest snapshot. Without snapshots (a run shorter than one interval): the
+        narrowest tracked average.
         """
         if not any(self.folder.glob("*.pt")):
             return {name: value.clone() for name, value in self.averaged.state_dict().items()}

@@ -11,8 +11,8 @@ from torch import Tensor
 class FiniteGuard:
     """Remembers the losses per sample since the last look, and names the samples if one is not finite.
 
-    Looking at a number waits for an accelerator, so it looks every ``every`` optimizer steps, and always when forced
-    (before a checkpoint: no checkpoint holds weights that a bad loss has touched).
+    Looking at a number waits for an accelerator, so it looks every ``every`` optimizer steps, and always
+    when forced (before a checkpoint: no checkpoint holds weights that a bad loss has touched).
     """
 
     def __init__(self, every: int = 1):
@@ -36,21 +36,27 @@ class FiniteGuard:
             if not torch.isfinite(torch.tensor(loss))
         ]
         if bad:
-            listed = ", ".join(f"{sample_id} (step {step}, loss {loss})" for step, sample_id, loss in bad[:16])
+            listed = ", ".join(
+                f"{sample_id} (step {step}, loss {loss})" for step, sample_id, loss in bad[:16]
+            )
             raise FloatingPointError(
-                f"the loss is not finite for {listed}; look at these clips' features, or lower the learning rate"
+                f"the loss is not finite for {listed}; look at these clips' features, "
+                "or lower the learning rate"
             )
         if not torch.isfinite(torch.as_tensor(grad_norm)).all():
             ids = sorted({sample_id for _, names, _ in self._seen for sample_id in names})
             raise FloatingPointError(
-                f"the gradient is not finite though every loss is; clips of these steps: {', '.join(ids[:32])}"
+                "the gradient is not finite though every loss is; "
+                f"clips of these steps: {', '.join(ids[:32])}"
             )
         self._seen.clear()
         self._steps.clear()
 
 
 class StopSignal:
-    """Inside: SIGINT and SIGTERM set ``asked`` instead of ending the process; a second SIGINT interrupts at once."""
+    """Inside: SIGINT and SIGTERM set ``asked`` instead of ending the process; a second SIGINT interrupts
+    at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False

@@ -17,8 +17,8 @@ def minutes(seconds: float) -> str:
 class Progress:
     """Bar over the optimizer steps of one stage. Silent on all processes but the first.
 
-    In a terminal: a tqdm bar. Elsewhere (a log file): one line at the steps where figures are reported, so that a log
-    of hours stays readable.
+    In a terminal: a tqdm bar. Elsewhere (a log file): one line at the steps where figures are reported,
+    so that a log of hours stays readable.
     """
 
     def __init__(self, name: str, total: int, initial: int = 0, visible: bool = True):
@@ -55,7 +55,8 @@ class Progress:
         self._said = now
         left = minutes(self.seconds_per_step * (self.total - self.done))
         say(
-            f"{self.name}: step {self.done}/{self.total}  {self.seconds_per_step:.3f} s/step  {left} left  {text}"
+            f"{self.name}: step {self.done}/{self.total}  "
+            f"{self.seconds_per_step:.3f} s/step  {left} left  {text}"
         )
 
     def say(self, text: str) -> None:

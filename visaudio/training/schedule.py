@@ -1,8 +1,8 @@
 """Learning rate as a pure function of the step.
 
-Nothing is stored and nothing is stepped: a resumed run asks for ``learning_rate(step)`` and gets the same number
-as a run that never stopped. (A scheduler given to Accelerate's ``prepare()`` steps once per process, which is
-why there is none.)
+Nothing is stored and nothing is stepped: a resumed run asks for ``learning_rate(step)`` and gets the same
+number as a run that never stopped. (A scheduler given to Accelerate's ``prepare()`` steps once per
+process, which is why there is none.)
 """
 
 import math
@@ -15,7 +15,8 @@ DECAYS = ("constant", "cosine", "linear", "step")
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Warm-up to ``peak`` over ``warmup_steps``, constant until ``decay_start`` (fraction of the run), then decay.
+    """Warm-up to ``peak`` over ``warmup_steps``, constant until ``decay_start`` (fraction of the run),
+    then decay.
 
     decay: 'cosine' and 'linear' fall to ``final_ratio * peak`` at the last step; 'step' multiplies by
     ``step_factor`` at each fraction of ``milestones`` (MMAudio: 0.1 at 0.8 and 0.9); 'constant' stays.
@@ -34,7 +35,8 @@ class ScheduleConfig:
             raise UserError(f"schedule.decay is {self.decay!r}; expected one of {', '.join(DECAYS)}")
         if self.warmup_steps < 0 or not 0 <= self.decay_start <= 1:
             raise UserError(
-                f"schedule: warmup_steps {self.warmup_steps} must be >= 0 and decay_start {self.decay_start} in 0-1"
+                f"schedule: warmup_steps {self.warmup_steps} must be >= 0 "
+                f"and decay_start {self.decay_start} in 0-1"
             )
 
 

@@ -10,7 +10,10 @@ from visaudio.training.checkpoint import Checkpoint, list_checkpoints, load_chec
 
 def _checkpoint(step: int) -> Checkpoint:
     weights = {"a": torch.full((3,), float(step)), "b": torch.arange(6.0).view(2, 3).t()}
-    optimizer = {"state": {0: {"step": torch.tensor(float(step)), "exp_avg": torch.ones(3)}}, "param_groups": []}
+    optimizer = {
+        "state": {0: {"step": torch.tensor(float(step)), "exp_avg": torch.ones(3)}},
+        "param_groups": [],
+    }
     return Checkpoint(weights, {"ema": torch.zeros(2)}, optimizer, {"step": step, "seed": 7})
 
 

@@ -12,7 +12,9 @@ def test_warm_up_is_linear_and_ends_at_the_peak():
 
 
 def test_steps_of_mmaudio():
-    config = ScheduleConfig(peak=1e-4, warmup_steps=1000, decay="step", milestones=(0.8, 0.9), step_factor=0.1)
+    config = ScheduleConfig(
+        peak=1e-4, warmup_steps=1000, decay="step", milestones=(0.8, 0.9), step_factor=0.1
+    )
     rates = [learning_rate(step, 300_000, config) for step in (239_999, 240_000, 269_999, 270_000)]
     assert rates == pytest.approx([1e-4, 1e-5, 1e-5, 1e-6])
 

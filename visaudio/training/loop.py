@@ -1,0 +1,234 @@
+"""The training loop of the flow network, on Accelerate.
+
+One visible loop: batch, loss, backward, clip, learning rate, step, EMA, log, validate, checkpoint. Every
+number that it depends on is a function of (seed, step), so a run that was killed and resumed ends with
+the same weights, bit for bit on one machine's CPU, as one that ran straight through.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from bi_audio_dataset.schema import UserError
+from visaudio import flow
+from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
+from visaudio.training.ema import EmaConfig, TrackedEma
+from visaudio.training.guards import FiniteGuard, StopSignal
+from visaudio.training.progress import Progress
+from visaudio.training.run_state import RunState
+from visaudio.training.schedule import ScheduleConfig, learning_rate
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class FlowLoopConfig:
+    """steps: optimizer steps. max_minutes: if above 0, the run's length is the smaller of ``steps`` and
+    what fits into that time by a timing of the first ``calibration_steps``; it is then fixed and stored,
+    so that the learning rate stays a function of the step alone. batch_size: samples of one optimizer
+    step over all processes. precision: 'bf16' is autocast with float32 weights; 'auto' takes it where the
+    hardware has it.
+    """
+
+    steps: int = 20000
+    max_minutes: float = 0.0
+    calibration_steps: int = 30
+    batch_size: int = 16
+    accumulation: int = 1
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-6
+    clip_norm: float = 1.0
+    precision: str = "auto"
+    mirror_probability: float = 0.5
+    t_mean: float = 0.0
+    t_scale: float = 1.0
+    log_every: int = 20
+    validate_every: int = 1000
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
+            raise UserError("steps, batch_size and accumulation must be at least 1")
+
+
+class LoopResult(NamedTuple):
+    """step: steps done; finished: False after a signal; loss: mean of the last logged window."""
+
+    step: int
+    total_steps: int
+    finished: bool
+    loss: float
+
+
+Validate = Callable[[nn.Module, int, SummaryWriter], None]
+
+
+def train(
+    network: nn.Module,
+    samples: Samples,
+    config: FlowLoopConfig,
+    folder: Path,
+    seed: int = 0,
+    validate: Validate | None = None,
+) -> LoopResult:
+    """Train ``network`` in place on ``samples``; all files go below ``folder``.
+
+    Goes on from the newest checkpoint in ``folder/checkpoints`` if there is one. SIGINT and SIGTERM save
+    a checkpoint and return with ``finished=False``. ``validate(averaged_network, step, writer)`` runs on
+    the first process. Raises UserError where the folder belongs to a run of other settings;
+    FloatingPointError, naming the samples, where a loss is not finite.
+    """
+    accelerator = Accelerator(
+        mixed_precision="bf16" if use_bf16(config.precision) else "no",
+        gradient_accumulation_steps=config.accumulation,
+    )
+    main, folder = accelerator.is_main_process, Path(folder)
+    batches = BatchStream(
+        samples,
+        seed,
+        config.batch_size,
+        config.dropout,
+        config.mirror_probability,
+        config.t_mean,
+        config.t_scale,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        accumulation=config.accumulation,
+    )
+    network.to(accelerator.device).train()
+    ema = TrackedEma(network, config.ema, folder / "ema")
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        lr=config.schedule.peak,
+        betas=tuple(config.betas),
+        weight_decay=config.weight_decay,
+    )
+    run = RunState(config, seed, samples.ids, folder / "checkpoints")
+    run.resume(network, optimizer, ema)
+    accelerator.wait_for_everyone()
+    if main:
+        ema.forget_after(run.step)
+    model, optimizer = accelerator.prepare(network, optimizer)
+
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step) if main else None
+    progress = Progress("flow", run.total_steps, run.step, visible=main)
+    progress.say(f"flow: {len(samples.ids)} clips, from step {run.step}, files go to {folder}")
+    guard = FiniteGuard(every=1 if accelerator.device.type == "cpu" else config.log_every)
+    window: list[Tensor] = []
+    loss, last_save = math.nan, time.monotonic()
+
+    with StopSignal() as stop:
+        while run.step < run.total_steps:
+            # Only for a network that draws numbers itself: its draws, too, then depend on (seed, step) alone.
+            torch.manual_seed(int(stream(seed, "torch", run.step).integers(2**62)))
+            rate = learning_rate(run.step, run.total_steps, config.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            for accumulation_round in range(config.accumulation):
+                batch = batches.get(run.step, accumulation_round).to(accelerator.device)
+                with accelerator.accumulate(model):
+                    losses = batch_losses(model, network, batch)
+                    guard.add(run.step, batch.ids, losses.detach())
+                    accelerator.backward(losses.mean())
+                    if accelerator.sync_gradients:
+                        grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                        guard.check(grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                window.append(losses.detach().mean())
+            ema.update()
+            run.advance()
+            progress.advance()
+
+            if run.fix_length():
+                progress.set_total(run.total_steps)
+                progress.say(f"flow: {run.total_steps} steps fit into {config.max_minutes:g} min")
+            last = run.step == run.total_steps
+            if main and (last or run.step % run.snapshot_every == 0):
+                ema.snapshot()
+            if last or run.step % config.log_every == 0:
+                loss = _mean_over_processes(accelerator, torch.stack(window).mean())
+                window.clear()
+                figures = {"loss": loss, "grad_norm": float(grad_norm), "learning_rate": rate}
+                if main:
+                    _log(writer, run.step, {**figures, "seconds_per_step": progress.seconds_per_step})
+                progress.report(**figures)
+            if (
+                main
+                and validate
+                and config.validate_every
+                and (last or run.step % config.validate_every == 0)
+            ):
+                validate(ema.averaged, run.step, writer)
+            # Several processes must agree, which costs a round trip: then only at the steps that log.
+            if accelerator.num_processes == 1 or last or run.step % config.log_every == 0:
+                stopping = _any_process(accelerator, stop.asked)
+                due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
+                if last or stopping or _any_process(accelerator, due):
+                    guard.check(grad_norm, force=True)
+                    if main:
+                        run.save(accelerator.unwrap_model(model), optimizer, ema)
+                    last_save = time.monotonic()
+                if stopping:
+                    break
+
+    batches.close()
+    progress.close()
+    if writer is not None:
+        writer.close()
+    finished = run.step >= run.total_steps
+    if not finished:
+        progress.say(f"flow: stopped and saved at step {run.step}; the same command goes on from there")
+    accelerator.wait_for_everyone()
+    return LoopResult(run.step, run.total_steps, finished, loss)
+
+
+def batch_losses(model: nn.Module, network: nn.Module, batch: Batch) -> Tensor:
+    """Flow-matching loss per sample (B,). ``model`` is ``network``, perhaps wrapped for several processes."""
+    x_1 = network.normalize(batch.latents)
+    x_t = flow.interpolate(batch.noise, x_1, batch.t)
+    v_target = flow.velocity_target(batch.noise, x_1)
+    v_pred = model(x_t, batch.t, batch.conditions)
+    return flow.flow_matching_loss(v_pred.float(), v_target)
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to autocast to bfloat16. On CPUs without bfloat16 instructions it would be several times
+    slower.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    capability = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return "AVX512" in capability and any(getattr(torch.cpu, name, bool)() for name in probes)
+
+
+def _any_process(accelerator: Accelerator, flag: bool) -> bool:
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum") > 0)
+
+
+def _mean_over_processes(accelerator: Accelerator, value: Tensor) -> float:
+    return float(accelerator.reduce(value, reduction="mean"))
+
+
+def _log(writer: SummaryWriter, step: int, figures: dict[str, float]) -> None:
+    for name, value in figures.items():
+        writer.add_scalar(f"flow/{name}", value, step)

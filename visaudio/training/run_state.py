@@ -1,0 +1,119 @@
+"""Where a run stands: its step, its length, its settings; saved in checkpoints and checked on resume."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from bi_audio_dataset.schema import UserError
+from visaudio.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from visaudio.training.ema import TrackedEma
+
+if TYPE_CHECKING:
+    from visaudio.training.loop import FlowLoopConfig
+
+# What may differ between a run and its continuation; a new steps or max_minutes sets a new length.
+LENGTH_KEYS = ("steps", "max_minutes", "calibration_steps")
+FREE_KEYS = (*LENGTH_KEYS, "log_every", "validate_every", "checkpoint_minutes", "keep_checkpoints")
+SPARE_TIME = 0.05  # share of a time budget left for validation and checkpoints
+
+
+class RunState:
+    """step: optimizer steps done; total_steps: length of the run (provisional until a time budget is
+    timed).
+    """
+
+    def __init__(self, config: "FlowLoopConfig", seed: int, ids: Sequence[str], folder: Path):
+        self.config, self.seed, self.folder = config, seed, Path(folder)
+        self.data = hashlib.blake2b("\n".join(ids).encode(), digest_size=8).hexdigest()
+        self.step = 0
+        self.total_steps = config.steps
+        self.elapsed_s = 0.0
+        self._settings = json.loads(json.dumps(asdict(config)))
+        self._fixed = config.max_minutes <= 0
+        self._began = time.monotonic()
+        self._timing: tuple[int, float] | None = None
+        self._first_step = 0
+
+    @property
+    def snapshot_every(self) -> int:
+        return max(1, self.total_steps // max(1, self.config.ema.snapshots))
+
+    def advance(self) -> None:
+        self.step += 1
+
+    def fix_length(self) -> bool:
+        """With a time budget: time the calibration steps (without the first few, which warm up), then set the
+        length for good. True at the step where it was set.
+        """
+        if self._fixed:
+            return False
+        done = self.step - self._first_step
+        if self._timing is None:
+            if done >= min(5, self.config.calibration_steps - 1):
+                self._timing = (self.step, time.monotonic())
+            return False
+        if done < self.config.calibration_steps:
+            return False
+        seconds = (time.monotonic() - self._timing[1]) / (self.step - self._timing[0])
+        left = 60 * self.config.max_minutes - self.elapsed_s - (time.monotonic() - self._began)
+        fitting = self.step + max(1, int((1 - SPARE_TIME) * left / seconds))
+        self.total_steps = broadcast_object_list([min(self.config.steps, fitting)])[0]
+        self._fixed = True
+        return True
+
+    def resume(self, network: nn.Module, optimizer: torch.optim.Optimizer, ema: TrackedEma) -> None:
+        """Go on from the newest checkpoint, if there is one. Raises UserError where its settings are
+        others.
+        """
+        found = list_checkpoints(self.folder)
+        if not found:
+            return
+        checkpoint = load_checkpoint(found[-1])
+        state = checkpoint.state
+        self._refuse_other_run(found[-1], state)
+        network.load_state_dict(checkpoint.network)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        ema.load_state_dict(checkpoint.ema)
+        self.step = self._first_step = state["step"]
+        self.elapsed_s = state["elapsed_s"]
+        if all(state["config"][key] == self._settings[key] for key in LENGTH_KEYS):
+            self.total_steps, self._fixed = state["total_steps"], state["length_fixed"]
+        else:  # never shorter than what is done
+            self.total_steps = max(self.step, self.total_steps)
+
+    def save(self, network: nn.Module, optimizer: torch.optim.Optimizer, ema: TrackedEma) -> Path:
+        """Write a checkpoint of this moment."""
+        now = time.monotonic()
+        self.elapsed_s, self._began = self.elapsed_s + now - self._began, now
+        state = {
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "length_fixed": self._fixed,
+            "elapsed_s": self.elapsed_s,
+            "seed": self.seed,
+            "data": self.data,
+            "config": self._settings,
+        }
+        return save_checkpoint(
+            self.folder,
+            Checkpoint(network.state_dict(), ema.state_dict(), optimizer.state_dict(), state),
+            self.config.keep_checkpoints,
+        )
+
+    def _refuse_other_run(self, path: Path, state: dict[str, Any]) -> None:
+        before = {"seed": state["seed"], "training clips": state["data"], **state["config"]}
+        now = {"seed": self.seed, "training clips": self.data, **self._settings}
+        changed = sorted(key for key in now if key not in FREE_KEYS and before.get(key) != now[key])
+        if changed:
+            raise UserError(
+                f"{path} belongs to a run with other settings ({', '.join(changed)}); "
+                "choose another output folder, or remove this one"
+            )
