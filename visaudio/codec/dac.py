@@ -1,0 +1,219 @@
+"""The Descript Audio Codec (Kumar et al. 2023, arXiv 2306.06546) as continuous latents, by transformers.
+
+Latents are the projected latents before quantisation, codebook after codebook (9 x 8 = 144 dimensions at
+44100 / 512 Hz). Decoding snaps each codebook's part to its nearest code, then runs the decoder, so a small
+error of the flow is rounded away.
+
+Legend: B batch, S samples, F latent frames, D = codebooks * codebook_dim, Q codebooks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.base import Codec, pad_to_frames, trim
+
+
+@dataclass(frozen=True)
+class DacCodecConfig:
+    """DAC 44.1 kHz by default.
+
+    `weights`: a Hub id ("descript/dac_44khz"), a transformers folder, or Descript's own .pth; the sizes are
+    then the checkpoint's. None gives random weights of the sizes below.
+    """
+
+    weights: str | None = None
+    sample_rate: int = 44100
+    strides: tuple[int, ...] = (2, 4, 8, 8)
+    encoder_width: int = 64
+    decoder_width: int = 1536
+    num_codebooks: int = 9
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+
+    def __post_init__(self) -> None:
+        if any(stride % 2 for stride in self.strides):
+            raise UserError(
+                f"DAC strides must be even, got {tuple(self.strides)}: at odd ones the decoder comes out short"
+            )
+
+    @property
+    def latent_hop(self) -> int:
+        return math.prod(self.strides)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.num_codebooks * self.codebook_dim
+
+
+class DacCodec(Codec):
+    """Mono DAC; `config` holds the sizes actually loaded."""
+
+    def __init__(self, config: DacCodecConfig | None = None) -> None:
+        super().__init__()
+        config = config or DacCodecConfig()
+        self.config, self.model = _load(config) if config.weights else (config, _random(config))
+        self.sample_rate, self.latent_dim = self.config.sample_rate, self.config.latent_dim
+        self.latent_hop = self.config.latent_hop
+        self.model.eval()
+
+    def train(self, mode: bool = True) -> DacCodec:
+        """Stays in evaluation mode: in training transformers drops codebooks at random."""
+        return super().train(False)
+
+    def encode(self, audio: Tensor) -> Tensor:
+        with torch.autocast(audio.device.type, enabled=False):
+            hidden = self.model.encoder(pad_to_frames(audio, self.latent_hop).float())
+            parts = []
+            for quantizer in self.model.quantizer.quantizers:
+                latents = quantizer.in_proj(hidden)
+                parts.append(latents)
+                hidden = hidden - quantizer.out_proj(quantizer.decode_latents(latents)[0])
+        return torch.cat(parts, dim=1).transpose(1, 2)
+
+    def codes(self, latents: Tensor) -> Tensor:
+        """(B, F, D) -> codebook indices (B, Q, F)."""
+        return torch.stack([codes for _, codes in self._snap(latents)], dim=1)
+
+    def decode(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
+        if latents.ndim != 3 or latents.shape[-1] != self.latent_dim:
+            raise ValueError(
+                f"expected latents of shape (batch, frames, {self.latent_dim}), got {tuple(latents.shape)}"
+            )
+        with torch.autocast(latents.device.type, enabled=False):
+            snapped = self._snap(latents)
+            quantizers = self.model.quantizer.quantizers
+            hidden = sum(q.out_proj(values) for q, (values, _) in zip(quantizers, snapped, strict=True))
+        return trim(self.model.decoder(hidden).float(), num_samples)
+
+    def _snap(self, latents: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Per codebook: nearest code vectors (B, codebook_dim, F) and their indices (B, F)."""
+        parts = latents.float().transpose(1, 2).split(self.config.codebook_dim, dim=1)
+        quantizers = self.model.quantizer.quantizers
+        return [quantizer.decode_latents(part) for quantizer, part in zip(quantizers, parts, strict=True)]
+
+
+def _random(config: DacCodecConfig) -> nn.Module:
+    from transformers import DacConfig, DacModel
+
+    return DacModel(
+        DacConfig(
+            encoder_hidden_size=config.encoder_width,
+            decoder_hidden_size=config.decoder_width,
+            downsampling_ratios=list(config.strides),
+            n_codebooks=config.num_codebooks,
+            codebook_size=config.codebook_size,
+            codebook_dim=config.codebook_dim,
+            sampling_rate=config.sample_rate,
+        )
+    )
+
+
+def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
+    """The checkpoint's own sizes and its model."""
+    if Path(config.weights).suffix == ".pth":
+        return _load_descript(config)
+    from transformers import DacModel
+
+    try:
+        model = DacModel.from_pretrained(config.weights)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a DAC from {config.weights!r}: {error}") from error
+    loaded = model.config
+    sizes = DacCodecConfig(
+        weights=config.weights,
+        sample_rate=loaded.sampling_rate,
+        strides=tuple(loaded.downsampling_ratios),
+        encoder_width=loaded.encoder_hidden_size,
+        decoder_width=loaded.decoder_hidden_size,
+        num_codebooks=loaded.n_codebooks,
+        codebook_size=loaded.codebook_size,
+        codebook_dim=loaded.codebook_dim,
+    )
+    return sizes, model
+
+
+def _load_descript(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
+    path = Path(config.weights)
+    if not path.is_file():
+        raise UserError(f"no DAC weights at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, kwargs = checkpoint["state_dict"], checkpoint["metadata"]["kwargs"]
+    except Exception as error:  # torch.load raises whatever the damaged file makes it raise
+        raise UserError(f"{path} is no Descript .pth with state_dict and metadata.kwargs: {error}") from error
+    strides = tuple(kwargs["encoder_rates"])
+    if tuple(kwargs["decoder_rates"]) != strides[::-1]:
+        raise UserError(f"{path}: decoder rates {kwargs['decoder_rates']} do not mirror {list(strides)}")
+    sizes = replace(
+        config,
+        sample_rate=kwargs["sample_rate"],
+        strides=strides,
+        encoder_width=kwargs["encoder_dim"],
+        decoder_width=kwargs["decoder_dim"],
+        num_codebooks=kwargs["n_codebooks"],
+        codebook_size=kwargs["codebook_size"],
+        codebook_dim=kwargs["codebook_dim"],
+    )
+    model = _random(sizes)
+    renamed = {rename_descript(k, len(strides)): v for k, v in merge_weight_norm(state).items()}
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit its own metadata {kwargs}: {error}") from error
+    return sizes, model
+
+
+def merge_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace weight-norm pairs by w = g v / |v|, the norm over all but the first axis.
+
+    Both spellings: `weight_g`, `weight_v`, and `parametrizations.weight.original0`, `original1`.
+    """
+    spellings = (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    )
+    merged = {}
+    for key, value in state.items():
+        for gain, direction in spellings:
+            if key.endswith(gain):
+                stem = key[: -len(gain)]
+                v = state[stem + direction]
+                norm = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.ndim - 1))
+                merged[stem + "weight"] = value * v / norm
+                break
+            if key.endswith(direction):
+                break
+        else:
+            merged[key] = value
+    return merged
+
+
+UNIT = {"0": "snake1", "1": "conv1", "2": "snake2", "3": "conv2"}
+
+
+def rename_descript(key: str, num_strides: int) -> str:
+    """Descript's parameter name (numbered layers) -> transformers' (named layers)."""
+    if match := re.fullmatch(r"(encoder|decoder)\.(?:block|model)\.(\d+)\.(\w+)", key):
+        side, index, leaf = match.groups()
+        ends = {0: "conv1", num_strides + 1: "snake1", num_strides + 2: "conv2"}
+        return f"{side}.{ends[int(index)]}.{leaf}"
+    pattern = r"(encoder|decoder)\.(?:block|model)\.(\d+)\.block\.(\d+)(?:\.block\.(\d+))?\.(\w+)"
+    if match := re.fullmatch(pattern, key):
+        side, block, layer, unit, leaf = match.groups()
+        stem = f"{side}.block.{int(block) - 1}"
+        # encoder block: three residual units, snake, strided convolution; decoder: snake, convolution, units
+        first_unit = 0 if side == "encoder" else 2
+        if unit is not None:
+            return f"{stem}.res_unit{int(layer) - first_unit + 1}.{UNIT[unit]}.{leaf}"
+        names = {"3": "snake1", "4": "conv1"} if side == "encoder" else {"0": "snake1", "1": "conv_t1"}
+        return f"{stem}.{names[layer]}.{leaf}"
+    return key
