@@ -1,0 +1,292 @@
+"""The dual-branch network: velocity of both ears' latents, given time and conditions.
+
+Legend: B samples, 2 ears (0 = left), N latent tokens of D dimensions, Tc video frames, Ts sync tokens,
+L text tokens, R x C grid cells. Ears fold into the batch as (b e). Lengths may differ from call to call.
+
+    latents, time ----> joint blocks (latents x video x text, weights shared by the ears)
+    sync, spacetime -->      |
+        (adaLN)         branch blocks, one set per ear, with inter-ear attention --> velocity
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from visaudio.model.blocks import FinalLayer, InterEarAttention, JointBlock, StreamBlock, for_each_ear
+from visaudio.model.conditions import Conditions, PreparedConditions
+from visaudio.model.layers import ChannelLastConv1d, GatedMLP, TimeEmbedding
+from visaudio.model.rope import Rotation, rotation
+from visaudio.model.spacetime import SpacetimeModule
+from visaudio.sequence import SequenceConfig
+
+
+def nearest_index(source: int, target: int) -> Tensor:
+    """For each of `target` positions the index of the nearest of `source`, (target,).
+
+    Left to torch's own "nearest-exact", in float32 on the CPU: MMAudio's ties (345 tokens from 192) fall
+    by its rounding, and exact integers would take another token at two places.
+    """
+    indices = torch.arange(source, dtype=torch.float32)
+    return F.interpolate(indices[None, None], size=target, mode="nearest-exact")[0, 0].long()
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and switches; the defaults are the paper-scale inputs at MMAudio's small width."""
+
+    token_dim: int = 144
+    clip_dim: int = 1024
+    sync_dim: int = 768
+    text_dim: int = 1024
+    text_tokens: int = 77
+    spatial_dim: int = 1280
+    spatial_rows: int = 2
+    spatial_columns: int = 8
+    spatial_width: int = 256
+    spatial_queries: int = 4
+    sync_tokens_per_segment: int = 8
+    hidden_dim: int = 448
+    num_heads: int = 7
+    joint_blocks: int = 4
+    branch_blocks: int = 8
+    mlp_ratio: float = 4.0
+    mlp_multiple_of: int = 256
+    input_kernel: int = 7  # of the latents' input MLP
+    projections: Literal["v1", "v2"] = "v2"  # MMAudio's two generations of input projections
+    time_frequencies: int = 256
+    time_scale: float = 1000.0
+    # switches for ablations
+    dual_branch: bool = True  # off: both ears go through one set of branch blocks
+    spacetime: bool = True
+    spacetime_in_joint: bool = True  # the spacetime feature also modulates the joint blocks' latents
+    inter_ear_attention: bool = True
+    shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
+
+
+class DualBranchNetwork(nn.Module):
+    """See the head of the file. `forward` does everything; sampling prepares the conditions once."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        dim, v2 = c.hidden_dim, c.projections == "v2"
+
+        def mlp(kernel_size: int) -> GatedMLP:
+            return GatedMLP(dim, 4.0, c.mlp_multiple_of, kernel_size)
+
+        activation = nn.SiLU if v2 else nn.SELU
+        between = [nn.SiLU()] if v2 else []  # v1 has none between the linear projection and its MLP
+        self.audio_input_proj = nn.Sequential(
+            ChannelLastConv1d(c.token_dim, dim, 7), activation(), mlp(c.input_kernel)
+        )
+        self.clip_input_proj = nn.Sequential(nn.Linear(c.clip_dim, dim), *between, mlp(3))
+        self.sync_input_proj = nn.Sequential(ChannelLastConv1d(c.sync_dim, dim, 7), activation(), mlp(3))
+        self.text_input_proj = nn.Sequential(nn.Linear(c.text_dim, dim), *between, mlp(1))
+        self.clip_cond_proj = nn.Linear(dim, dim)
+        self.text_cond_proj = nn.Linear(dim, dim)
+        self.global_cond_mlp = mlp(1)
+        self.sync_pos_emb = nn.Parameter(torch.zeros(c.sync_tokens_per_segment, c.sync_dim))
+        self.t_embed = TimeEmbedding(dim, c.time_frequencies, c.time_scale)
+
+        sizes = (dim, c.num_heads, c.mlp_ratio, c.mlp_multiple_of)
+        last = c.joint_blocks - 1
+        self.joint_blocks = nn.ModuleList(
+            JointBlock(*sizes, pre_only=i == last) for i in range(c.joint_blocks)
+        )
+        self.branches = nn.ModuleList(
+            nn.ModuleList(StreamBlock(*sizes, kernel_size=3) for _ in range(c.branch_blocks))
+            for _ in range(2 if c.dual_branch else 1)
+        )
+        self.inter_ear = nn.ModuleList(
+            InterEarAttention(dim, c.num_heads)
+            for _ in range(c.branch_blocks if c.inter_ear_attention else 0)
+        )
+        self.spacetime = None
+        if c.spacetime:
+            grid = (c.spatial_dim, c.spatial_rows, c.spatial_columns)
+            self.spacetime = SpacetimeModule(
+                *grid, dim, c.spatial_width, c.spatial_queries, c.mlp_multiple_of
+            )
+        self.final_layer = FinalLayer(dim, c.token_dim)
+
+        self.empty_clip_feat = nn.Parameter(torch.zeros(1, c.clip_dim))
+        self.empty_sync_feat = nn.Parameter(torch.zeros(1, c.sync_dim))
+        self.empty_spatial_feat = nn.Parameter(torch.zeros(1, c.spatial_dim))
+        # the text encoder's features of "", so that an empty prompt and a dropped one are the same thing
+        self.register_buffer("empty_text_feat", torch.zeros(c.text_tokens, c.text_dim))
+        self.register_buffer("latent_mean", torch.zeros(c.token_dim))
+        self.register_buffer("latent_std", torch.ones(c.token_dim))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """DiT's: Xavier linears; modulations and the output at zero, so that training starts gently."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for layer in (self.t_embed.mlp[0], self.t_embed.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, (StreamBlock, FinalLayer)):
+                nn.init.zeros_(module.modulation.weight)
+        nn.init.zeros_(self.final_layer.conv.weight)
+        if self.spacetime is not None:
+            self.spacetime.zero_output()
+        if self.config.dual_branch:  # the ears begin alike; what they see and hear sets them apart
+            self.branches[1].load_state_dict(self.branches[0].state_dict())
+
+    # --- latent statistics and null conditions ---
+
+    @torch.no_grad()
+    def set_latent_stats(self, mean: Tensor, std: Tensor) -> None:
+        """Per-dimension statistics of a token, (D,) each, over both ears of the training set."""
+        expected = (self.config.token_dim,)
+        if mean.numel() != expected[0] or std.numel() != expected[0]:
+            raise ValueError(
+                f"expected mean and std of {expected}, got {tuple(mean.shape)}, {tuple(std.shape)}"
+            )
+        self.latent_mean.copy_(mean.reshape(-1))
+        self.latent_std.copy_(std.reshape(-1))
+
+    @torch.no_grad()
+    def set_empty_text(self, features: Tensor) -> None:
+        """The text encoder's features of the empty string, (L, Dt)."""
+        self.empty_text_feat.copy_(features)
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """Codec tokens (..., D) -> the space in which the flow lives."""
+        return (tokens - self.latent_mean) / self.latent_std
+
+    def unnormalize(self, tokens: Tensor) -> Tensor:
+        return tokens * self.latent_std + self.latent_mean
+
+    def null_conditions(self, batch: int, sequence: SequenceConfig) -> Conditions:
+        """Conditions in which every modality is absent, of the lengths that `sequence` asks for."""
+        c, device = self.config, self.latent_mean.device
+        cells = c.spatial_rows * c.spatial_columns
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, device=device)
+
+        return Conditions(
+            clip_features=zeros(sequence.num_clip_frames, c.clip_dim),
+            sync_features=zeros(sequence.num_sync_tokens, c.sync_dim),
+            text_features=zeros(c.text_tokens, c.text_dim),
+            spatial_features=zeros(sequence.num_clip_frames, cells, c.spatial_dim),
+            hfov_rad=torch.full((batch,), float("nan"), device=device),
+            present=torch.zeros(batch, 4, dtype=torch.bool, device=device),
+        )
+
+    # --- the network ---
+
+    def preprocess_conditions(self, conditions: Conditions, num_tokens: int) -> PreparedConditions:
+        """All that depends on neither latents nor time, for latents of num_tokens tokens."""
+        c = self.config
+        clip_f, sync_f, text_f, spatial_f = self._with_nulls(conditions)
+        if sync_f.shape[1] % c.sync_tokens_per_segment:
+            raise ValueError(
+                f"sync_features: {sync_f.shape[1]} tokens are not whole segments of {c.sync_tokens_per_segment}"
+            )
+        positions = self.sync_pos_emb.repeat(sync_f.shape[1] // c.sync_tokens_per_segment, 1)
+        clip = self.clip_input_proj(clip_f)
+        text = self.text_input_proj(text_f)
+        sync = self.sync_input_proj(sync_f + positions.to(sync_f.dtype))
+        pooled = self.clip_cond_proj(clip.mean(dim=1)) + self.text_cond_proj(text.mean(dim=1))
+
+        nearest = nearest_index(sync.shape[1], num_tokens).to(sync.device)
+        spatial = None
+        if self.spacetime is not None:
+            spatial = self.spacetime(spatial_f, conditions.hfov_rad, num_tokens)
+        return PreparedConditions(
+            clip=clip, text=text, sync=sync[:, nearest], pooled=self.global_cond_mlp(pooled), spatial=spatial
+        )
+
+    def predict_velocity(self, latents: Tensor, t: Tensor, prepared: PreparedConditions) -> Tensor:
+        """Normalised latents (B, 2, N, D), t (B,) -> velocity (B, 2, N, D)."""
+        c = self.config
+        if latents.ndim != 4 or latents.shape[1] != 2 or latents.shape[3] != c.token_dim:
+            raise ValueError(f"expected latents (B, 2, N, {c.token_dim}), got {tuple(latents.shape)}")
+        if prepared.sync.shape[1] != latents.shape[2]:
+            raise ValueError(
+                f"conditions were prepared for {prepared.sync.shape[1]} tokens, latents have {latents.shape[2]}"
+            )
+        x = self.audio_input_proj(rearrange(latents, "b e n d -> (b e) n d"))
+        latent_rot, clip_rot = self._rotations(latents.shape[2], prepared.clip.shape[1], x)
+
+        clip_wide = (self.t_embed(t).to(x.dtype) + prepared.pooled)[:, None]  # (B, 1, width)
+        frames = clip_wide + prepared.sync  # (B, N, width)
+        with_space = for_each_ear(frames)
+        if prepared.spatial is not None:
+            with_space = with_space + prepared.spatial.flatten(0, 1)
+        frame_condition = F.silu(with_space)
+        joint_condition = frame_condition if c.spacetime_in_joint else for_each_ear(F.silu(frames))
+        clip_condition = F.silu(clip_wide)
+
+        x = self._joint(x, prepared, clip_condition, joint_condition, latent_rot, clip_rot)
+        x = self._branches(x, frame_condition, latent_rot)
+        velocity = self.final_layer(x, for_each_ear(clip_condition))
+        return rearrange(velocity, "(b e) n d -> b e n d", e=2)
+
+    def forward(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """Normalised latents (B, 2, N, D), t (B,), conditions of B samples -> velocity (B, 2, N, D)."""
+        return self.predict_velocity(latents, t, self.preprocess_conditions(conditions, latents.shape[2]))
+
+    def _with_nulls(self, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The four features, with the learned null feature where a modality is absent."""
+        features = (
+            conditions.clip_features,
+            conditions.sync_features,
+            conditions.text_features,
+            conditions.spatial_features,
+        )
+        if conditions.present is None:
+            return features
+        empties = (self.empty_clip_feat, self.empty_sync_feat, self.empty_text_feat, self.empty_spatial_feat)
+        flags = conditions.present.unbind(dim=1)
+        return tuple(
+            torch.where(flag.view(-1, *([1] * (f.ndim - 1))), f, empty.to(f.dtype))
+            for flag, f, empty in zip(flags, features, empties, strict=True)
+        )
+
+    def _rotations(self, tokens: int, clip_frames: int, like: Tensor) -> tuple[Rotation, Rotation]:
+        head_dim = self.config.hidden_dim // self.config.num_heads
+        where = (like.device, like.dtype)
+        return (
+            rotation(tokens, head_dim, 1.0, *where),
+            rotation(clip_frames, head_dim, tokens / clip_frames, *where),
+        )
+
+    def _joint(
+        self,
+        x: Tensor,
+        prepared: PreparedConditions,
+        clip_condition: Tensor,
+        frame_condition: Tensor,
+        latent_rot: Rotation,
+        clip_rot: Rotation,
+    ) -> Tensor:
+        clip, text, shared = prepared.clip, prepared.text, self.config.shared_video_tokens
+        if not shared:
+            clip, text, clip_condition = for_each_ear(clip), for_each_ear(text), for_each_ear(clip_condition)
+        for block in self.joint_blocks:
+            x, clip, text = block(
+                x, clip, text, clip_condition, frame_condition, latent_rot, clip_rot, ears=2 if shared else 1
+            )
+        return x
+
+    def _branches(self, x: Tensor, frame_condition: Tensor, rot: Rotation) -> Tensor:
+        ears = list(rearrange(x, "(b e) n d -> e b n d", e=2))
+        conditions = list(rearrange(frame_condition, "(b e) n d -> e b n d", e=2))
+        per_ear = (self.branches[0], self.branches[-1])
+        for i in range(self.config.branch_blocks):
+            ears = [per_ear[e][i](ears[e], conditions[e], rot) for e in (0, 1)]
+            if self.config.inter_ear_attention:
+                ears = self.inter_ear[i](ears, rot)
+        return rearrange(torch.stack(ears, dim=1), "b e n d -> (b e) n d")
