@@ -42,7 +42,7 @@ class DacCodecConfig:
     def __post_init__(self) -> None:
         if any(stride % 2 for stride in self.strides):
             raise UserError(
-                f"DAC strides must be even, got {tuple(self.strides)}: at odd ones the decoder comes out short"
+                f"DAC strides must be even, got {tuple(self.strides)}: at odd ones lengths go wrong"
             )
 
     @property
