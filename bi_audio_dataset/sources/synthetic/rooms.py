@@ -7,8 +7,8 @@ diffuse noise that decays by the room's rt60, with the level of diffuse-field th
 early reflection. Reflections and tail together stay MIN_DIRECT_TO_REVERBERANT_DB below the direct sound, so
 that the two ears' differences survive.
 
-Left out on purpose: the delay of the direct path, so that sound stays with the picture (reflections keep their
-delay relative to it), and with it the Doppler shift; air absorption; echoes above order 2 as single echoes.
+Left out on purpose: the delay of the direct path, so that sound stays with the picture (reflections keep
+their delay relative to it), and with it the Doppler shift; air absorption; echoes above order 2 one by one.
 
 Axes, angles: sphere.py. Channels: ambisonics.py. Positions are metres relative to the listener.
 """

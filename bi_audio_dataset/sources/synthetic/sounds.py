@@ -38,10 +38,7 @@ ENVELOPE_FLOOR_DB = -80.0
 HELD_OUT_CELLS, HELD_OUT_EVERY, HELD_OUT_PHASE = 20, 5, 2
 LOUDNESS_RMS = 0.12  # of the loudest 125 ms ("fast"), before distance; the same for all classes
 PEAK_LIMIT = 0.95
-BALL_REST_S = (
-    1.1,
-    1.8,
-)  # between two series; longer than any gap within one (1 / rate), so a reader can tell
+BALL_REST_S = (1.1, 1.8)  # between two series: longer than any gap within one (at most 1 / rate)
 
 
 @dataclass(frozen=True)
@@ -250,9 +247,9 @@ def _plan_chirps(spec, rng, start_s: float, last_s: float) -> tuple[list[float],
 def _plan_hum(spec, rng, duration_s: float, start_s: float) -> tuple[Event, ...]:
     """One to three intervals that cover 40-85 % of the clip, each 1.2-4 s long in an 8 s clip."""
     covered_s = rng.uniform(0.4, 0.85) * duration_s
-    count = int(rng.integers(max(1, math.ceil(covered_s / 4.0)), max(1, min(3, int(covered_s / 1.2))) + 1))
-    if duration_s > 16.0:  # beyond the training length: as many as there is room for
-        count = math.ceil(covered_s / rng.uniform(2.0, 3.5))
+    fewest = max(1, math.ceil(covered_s / 4.0))
+    most = max(fewest, min(3, int(covered_s / 1.2)))  # more than three only where 4 s each do not reach
+    count = int(rng.integers(fewest, most + 1))
     weights = rng.uniform(0.7, 1.3, count)
     lengths = covered_s * weights / weights.sum()
     spare_s = max(0.0, duration_s - FIRST_ONSET_S - covered_s)
