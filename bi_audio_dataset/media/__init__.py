@@ -1,7 +1,7 @@
 """Media files: probe, decode by timestamp, audio in and out, encode, mux. Floor 0: imports only `schema`.
 
 Time 0 is presentation time 0: what a player shows first. Frames that an edit list hides do not exist here.
-Pictures are (T, H, W, 3) uint8 RGB, upright (display matrix applied). Audio is (C, N) float32, channel 0 = left.
+Pictures are (T, H, W, 3) uint8 RGB, upright (display matrix applied). Audio is (C, N) float32, left first.
 Every error a user can cause is a `UserError` of one line; nothing is left behind by a write that fails.
 """
 

@@ -9,14 +9,16 @@ import numpy as np
 import soundfile
 import soxr
 
-from bi_audio_dataset.media.files import check_input, reading, replacing
+from bi_audio_dataset.media.files import check_input, open_input, reading, replacing
 from bi_audio_dataset.media.probe import origin_of
 from bi_audio_dataset.schema import UserError
 
-# libsndfile reads these itself; their integers come out exact and in file order (FFmpeg reorders some layouts).
+# libsndfile reads these: integers come out exact and channels in file order (FFmpeg reorders some layouts).
 _SNDFILE_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".ogg"}
 # A track's blocks follow each other to within rounding; beyond this a gap is real and stays silent.
 _GAP_S = 0.05
+# Samples in the largest block of the usual codecs (HE-AAC).
+_MAX_BLOCK = 2048
 
 
 def read_audio(
@@ -104,12 +106,13 @@ def _read_sndfile(path: Path) -> tuple[np.ndarray | None, int]:
 
 
 def _read_pyav(path: Path) -> tuple[np.ndarray, int]:
-    with reading(path), av.open(str(path)) as container:
+    with reading(path), open_input(path) as container:
         if not container.streams.audio:
             raise UserError(f"{path}: has no audio track")
         stream = container.streams.audio[0]
         rate, channels = stream.rate, stream.channels
         origin_s = origin_of(container)
+        stated = _stated_samples(container, stream, origin_s)
         blocks: list[np.ndarray] = []
         position = 0
         for frame in container.decode(stream):
@@ -124,9 +127,19 @@ def _read_pyav(path: Path) -> tuple[np.ndarray, int]:
                     position += silence
             blocks.append(block_CN)
             position += block_CN.shape[1]
+    if 0 < position - stated < 2 * _MAX_BLOCK:
+        position = stated
     if not position:
         raise UserError(f"{path}: its audio track cannot be decoded")
-    return np.concatenate(blocks, axis=1), rate
+    return np.concatenate(blocks, axis=1)[:, :position], rate
+
+
+def _stated_samples(container, stream, origin_s) -> int:
+    """Where an mp4 track says that it ends (FFmpeg does not cut the padding of the last AAC block), else 0."""
+    if not container.format.name.startswith("mov") or not stream.duration:
+        return 0
+    end = (stream.start_time or 0) + stream.duration
+    return round(float(end * stream.time_base - origin_s) * stream.rate)
 
 
 def _to_float(frame: av.AudioFrame) -> np.ndarray:

@@ -37,7 +37,9 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     count = 0
     with replacing(path) as temporary:
-        with av.open(str(temporary), "w", options={**BITEXACT, "movflags": "+faststart"}) as container:
+        with av.open(
+            str(temporary.absolute()), "w", options={**BITEXACT, "movflags": "+faststart"}
+        ) as container:
             stream = None
             for frame_HWC in frames:
                 if stream is None:

@@ -29,6 +29,11 @@ def check_input(path: str | os.PathLike) -> Path:
     return path
 
 
+def open_input(path: Path) -> av.container.InputContainer:
+    """`path` opened by FFmpeg. Absolute, since FFmpeg takes what stands before a colon for a protocol."""
+    return av.open(str(path.absolute()))
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns FFmpeg's and the system's errors while reading `path` into a UserError."""
@@ -44,16 +49,14 @@ def reading(path: Path) -> Iterator[None]:
 def _write_failure(path: Path, error: Exception) -> UserError:
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(
-            f"{path}: cannot be written, no space left; free some space or choose another --output"
-        )
+        return UserError(f"{path}: cannot be written, no space left; free some or write elsewhere")
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     return UserError(f"{path}: cannot be written ({reason})")
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path` with the same suffix; renames it to `path` when the block ends well.
+    """Yields a temporary path beside `path`, same suffix; renames it to `path` when the block ends well.
 
     On any error the temporary file is removed and `path` is as before.
 

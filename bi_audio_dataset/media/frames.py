@@ -1,4 +1,4 @@
-"""Frames by timestamp: decord2 decodes and resizes; PyAV stands in, with the same meaning, where decord cannot."""
+"""Frames by timestamp: decord2 decodes and resizes; where it cannot, PyAV stands in with the same meaning."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from bi_audio_dataset.media.files import reading
+from bi_audio_dataset.media.files import open_input, reading
 from bi_audio_dataset.media.probe import Timeline, timeline, video_stream
 from bi_audio_dataset.schema import UserError
 
@@ -92,15 +92,18 @@ def frame_indices(line: Timeline, times_s: np.ndarray) -> np.ndarray:
 def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads: int, probe_index: int):
     """A decord reader whose frames are known to be `line`'s, else None.
 
-    None where decord ignores a mirror in the display matrix, counts other frames or times than the packets say,
-    or gives the wrong shape (decord2 3.4: widths 8 to 48, 96 and 144 come with the row padding as channels).
+    None where decord ignores a mirror in the display matrix, counts other frames or times than the packets
+    say, or gives the wrong shape (decord2 3.4: of widths 8, 12, 16, 24, 32, 48, 96 and 144 the row padding comes
+    as channels).
     """
     if line.mirrored:
         return None
     import decord
 
     try:
-        reader = decord.VideoReader(str(path), width=size[0], height=size[1], num_threads=num_threads)
+        reader = decord.VideoReader(
+            str(path.absolute()), width=size[0], height=size[1], num_threads=num_threads
+        )
         if len(reader) != len(line.times_s):
             return None
         starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0] - float(line.origin_s)
@@ -141,7 +144,7 @@ def _pyav_blocks(path: Path, line: Timeline, blocks, size, num_threads: int) -> 
 
 
 def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: float):
-    """Yields (time_s, function giving the upright (H, W, 3) picture) from the key frame before `start_s` on."""
+    """Yields (time_s, function giving the upright (H, W, 3) picture) from the key frame by `start_s` on."""
     turned = line.info.rotation_deg % 180 != 0
     width, height = size[::-1] if turned else size
 
@@ -150,7 +153,7 @@ def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: fl
         picture = np.rot90(picture, line.info.rotation_deg // 90)
         return picture[:, ::-1] if line.mirrored else picture
 
-    with reading(path), av.open(str(path)) as container:
+    with reading(path), open_input(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = num_threads
         if start_s > 0:

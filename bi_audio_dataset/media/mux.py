@@ -11,13 +11,14 @@ import soxr
 
 from bi_audio_dataset.media.audio import audio_blocks
 from bi_audio_dataset.media.encode import BITEXACT
-from bi_audio_dataset.media.files import replacing
+from bi_audio_dataset.media.files import open_input, replacing
 from bi_audio_dataset.media.probe import Timeline, timeline, video_stream
 from bi_audio_dataset.schema import UserError
 
 # Picture codecs that an mp4 file can hold and common players then play.
 _MP4_CODECS = {"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
 _OPUS_RATE = 48000
+_AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 # Intensity stereo and noise substitution rewrite interaural cues; both are on by default in FFmpeg's AAC.
 _AAC_OPTIONS = {"aac_is": "0", "aac_pns": "0"}
 
@@ -42,9 +43,9 @@ def mux_binaural(
 ) -> None:
     """Writes `output`: the source's picture, packet for packet, with `audio` as its only sound.
 
-    Edit lists, start time, rotation and length stay; the source's sound is dropped. Audio is cut or padded with
-    silence to the picture's length. mp4 and mov get AAC, webm and mkv Opus (at 48 kHz). Encoder delay is declared
-    in the file, so that decoded sample 0 is the given sample 0.
+    Edit lists, start time, rotation and length stay; the source's sound is dropped. Audio is cut or padded
+    with silence to the picture's length. mp4 and mov get AAC, webm and mkv Opus (at 48 kHz). Encoder delay is
+    declared in the file, so that decoded sample 0 is the given sample 0.
 
     Args:
         audio: (2, N) float32 or an iterable of (2, n) blocks, channel 0 = left, from presentation time 0.
@@ -58,11 +59,11 @@ def mux_binaural(
     source_video, output = Path(source_video), Path(output)
     line = timeline(source_video)
     use_opus = output.suffix.lower() in (".webm", ".mkv")
-    rate = _OPUS_RATE if use_opus else sample_rate
+    rate = _OPUS_RATE if use_opus or sample_rate not in _AAC_RATES else sample_rate
     blocks = _fit(_resampled(audio_blocks(audio), sample_rate, rate), line.info.duration_s, rate)
-    with replacing(output) as temporary, av.open(str(source_video)) as source:
+    with replacing(output) as temporary, open_input(source_video) as source:
         picture = video_stream(source, source_video)
-        with av.open(str(temporary), "w", options=_muxer_options(output, rate)) as target:
+        with av.open(str(temporary.absolute()), "w", options=_muxer_options(output, rate)) as target:
             try:
                 copy = target.add_stream_from_template(picture)
             except ValueError as error:
@@ -79,7 +80,7 @@ def mux_binaural(
 
 def _muxer_options(output: Path, rate: int) -> dict[str, str]:
     if output.suffix.lower() in (".mp4", ".mov", ".m4v"):
-        # Edit lists count in the movie's time scale: at the audio rate the sound's end is right to the sample.
+        # Edit lists count in the movie's time scale; at the audio rate the sound's end is exact.
         return {**BITEXACT, "movflags": "+faststart", "movie_timescale": str(rate)}
     return dict(BITEXACT)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from bi_audio_dataset.media.files import check_input, reading
+from bi_audio_dataset.media.files import check_input, open_input, reading
 from bi_audio_dataset.schema import UserError
 
 # Containers that count in whole milliseconds: gaps that differ by less are still a constant rate.
@@ -99,20 +99,20 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
 
 
 def origin_of(container: av.container.InputContainer) -> Fraction:
-    """Container time that players show as 0: the earliest stream's start when that is late, e.g. in MPEG-TS."""
+    """Container time that players show as 0: the earliest stream's start when late, e.g. in MPEG-TS."""
     return max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
 
 
 @lru_cache(maxsize=16)
 def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
     with reading(path):
-        with av.open(str(path)) as container:
+        with open_input(path) as container:
             stream = video_stream(container, path)
             first = _first_frame(container, stream, path)
             rotation_deg, mirrored = _orientation(first)
             origin_s = origin_of(container)
             audio = container.streams.audio[0] if container.streams.audio else None
-        with av.open(str(path)) as container:
+        with open_input(path) as container:
             stream = video_stream(container, path)
             pts, shown, last_duration = _packet_times(container, stream)
             fallback_rate = stream.average_rate or Fraction(25)
@@ -153,7 +153,7 @@ def _first_frame(container, stream, path: Path) -> av.VideoFrame:
 
 
 def _packet_times(container, stream) -> tuple[list[int], np.ndarray, Fraction]:
-    """(sorted pts, shown mask, duration in s of the last shown frame or 0), as far as the packets can be read."""
+    """(sorted pts, shown mask, duration in s of the last shown frame or 0) of the packets that can be read."""
     entries = []
     try:
         for packet in container.demux(stream):
@@ -175,7 +175,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     if matrix is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5]
-    # Columns (a, b) and (c, d) are where the picture's x and y (down) axes go; a negative determinant is a flip.
+    # The picture's x axis goes to (a, b), its y axis (down) to (c, d); a negative determinant is a flip.
     mirrored = int(a) * int(d) - int(b) * int(c) < 0
     if mirrored:
         a, c = -a, -c  # undo the flip, which acts last
