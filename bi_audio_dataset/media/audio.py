@@ -135,7 +135,7 @@ def _read_pyav(path: Path) -> tuple[np.ndarray, int]:
 
 
 def _stated_samples(container, stream, origin_s) -> int:
-    """Where an mp4 track says that it ends (FFmpeg does not cut the padding of the last AAC block), else 0."""
+    """Where an mp4 track says that it ends (FFmpeg leaves the padding of the last AAC block), else 0."""
     if not container.format.name.startswith("mov") or not stream.duration:
         return 0
     end = (stream.start_time or 0) + stream.duration

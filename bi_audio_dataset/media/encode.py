@@ -12,7 +12,7 @@ import numpy as np
 from bi_audio_dataset.media.files import replacing
 
 # No encoder name, no creation time: two machines write the same bytes.
-BITEXACT = {"fflags": "+bitexact"}
+MP4_OPTIONS = {"fflags": "+bitexact", "movflags": "+faststart"}
 
 
 def write_video(
@@ -37,9 +37,7 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     count = 0
     with replacing(path) as temporary:
-        with av.open(
-            str(temporary.absolute()), "w", options={**BITEXACT, "movflags": "+faststart"}
-        ) as container:
+        with av.open(str(temporary.absolute()), "w", options=MP4_OPTIONS) as container:
             stream = None
             for frame_HWC in frames:
                 if stream is None:

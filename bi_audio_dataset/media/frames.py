@@ -92,11 +92,13 @@ def frame_indices(line: Timeline, times_s: np.ndarray) -> np.ndarray:
 def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads: int, probe_index: int):
     """A decord reader whose frames are known to be `line`'s, else None.
 
-    None where decord ignores a mirror in the display matrix, counts other frames or times than the packets
-    say, or gives the wrong shape (decord2 3.4: of widths 8, 12, 16, 24, 32, 48, 96 and 144 the row padding comes
-    as channels).
+    None where decord (seen in decord2 3.4)
+    - counts frames that an edit list hides but does not decode them, so that its indices point elsewhere;
+    - ignores a mirror in the display matrix;
+    - counts other frames or times than the packets say;
+    - gives the row padding as channels (pictures 8, 12, 16, 24, 32, 48, 96 or 144 wide).
     """
-    if line.mirrored:
+    if line.mirrored or not line.shown.all():
         return None
     import decord
 

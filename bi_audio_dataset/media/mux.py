@@ -10,7 +10,7 @@ import numpy as np
 import soxr
 
 from bi_audio_dataset.media.audio import audio_blocks
-from bi_audio_dataset.media.encode import BITEXACT
+from bi_audio_dataset.media.encode import MP4_OPTIONS
 from bi_audio_dataset.media.files import open_input, replacing
 from bi_audio_dataset.media.probe import Timeline, timeline, video_stream
 from bi_audio_dataset.schema import UserError
@@ -81,8 +81,8 @@ def mux_binaural(
 def _muxer_options(output: Path, rate: int) -> dict[str, str]:
     if output.suffix.lower() in (".mp4", ".mov", ".m4v"):
         # Edit lists count in the movie's time scale; at the audio rate the sound's end is exact.
-        return {**BITEXACT, "movflags": "+faststart", "movie_timescale": str(rate)}
-    return dict(BITEXACT)
+        return {**MP4_OPTIONS, "movie_timescale": str(rate)}
+    return {"fflags": "+bitexact"}
 
 
 def _sound_stream(target, codec: str, rate: int, bitrate: int):

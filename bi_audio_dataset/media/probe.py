@@ -153,7 +153,7 @@ def _first_frame(container, stream, path: Path) -> av.VideoFrame:
 
 
 def _packet_times(container, stream) -> tuple[list[int], np.ndarray, Fraction]:
-    """(sorted pts, shown mask, duration in s of the last shown frame or 0) of the packets that can be read."""
+    """(sorted pts, shown mask, duration in s of the last shown frame or 0) of all readable packets."""
     entries = []
     try:
         for packet in container.demux(stream):
