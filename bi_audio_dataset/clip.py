@@ -5,6 +5,7 @@ All randomness of a clip comes from (seed, recording id, window), never from a w
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class ClipMaker:
 
     def __call__(self, recording: Recording, source_name: str, split: str) -> list[ClipRecord]:
         """All whole windows of clip_s, from time 0. UserError if the recording is shorter than one."""
-        foa = media.read_audio(recording.audio_path, AUDIO_RATE_HZ)
+        foa, _ = media.read_audio(recording.audio_path, AUDIO_RATE_HZ)
         if foa.shape[0] < 4:
             raise UserError(
                 f"'{recording.audio_path.name}' has {foa.shape[0]} audio channels, expected at least 4 "
@@ -109,7 +110,10 @@ class ClipMaker:
         hfov_deg = choose_hfov(rng, config)
         azimuth, elevation, confidence = ambisonics.max_energy_direction(foa, AUDIO_RATE_HZ)
         yaw = first_yaw(rng, azimuth, config)
-        path = random_path(rng, config.num_frames, config.fps, yaw, elevation, config.trajectory)
+        # a recording whose energy points far up or down is still looked at from near the horizon
+        first_pitch = float(np.clip(elevation, *np.radians(config.trajectory.pitch_range_deg)))
+        limits = config.trajectory.within_view(hfov_deg, math.degrees(first_pitch))
+        path = random_path(rng, config.num_frames, config.fps, yaw, first_pitch, limits)
         rotations = path.rotations()
 
         video = self._render_video(recording, start_s, rotations, hfov_deg)
@@ -124,7 +128,7 @@ class ClipMaker:
             recording_id=recording.recording_id,
             split=split,
             video=video,
-            audio=media.encode_flac(ears, AUDIO_RATE_HZ),
+            audio=encode_flac(ears),
             caption=caption_of(truth, config),
             duration_s=config.clip_s,
             width=config.width,
@@ -155,17 +159,17 @@ class ClipMaker:
         times_s = start_s + np.arange(config.num_frames) / config.fps
 
         def views():
-            viewport = None
-            for frame, rotation in zip(
-                media.iter_frames(recording.video_path, times_s), rotations, strict=True
-            ):
-                if viewport is None:
-                    viewport = Viewport(
-                        config.width, config.height, math.radians(hfov_deg), frame.shape[1], frame.shape[0]
-                    )
-                yield viewport.render(frame, rotation)
+            viewport, done = None, 0
+            for block in media.iter_frames(recording.video_path, times_s):
+                for frame, rotation in zip(block, rotations[done : done + len(block)], strict=True):
+                    if viewport is None:
+                        viewport = Viewport(
+                            config.width, config.height, math.radians(hfov_deg), frame.shape[1], frame.shape[0]
+                        )
+                    yield viewport.render(frame, rotation)
+                done += len(block)
 
-        return media.encode_h264(views(), config.fps, crf=config.crf, preset=config.preset)
+        return media.encode_video_bytes(views(), config.fps, crf=config.crf, preset=config.preset)
 
 
 def clip_rng(seed: int, recording_id: str, window: int = 0) -> np.random.Generator:
@@ -259,6 +263,15 @@ def caption_of(truth: TruthTrack, config: BuildConfig) -> str:
             seen = np.asarray(view.visible)[active].mean() >= config.visible_fraction
             (visible if seen else invisible).append(view.caption)
     return captions.compose(visible, invisible)
+
+
+def encode_flac(ears: np.ndarray) -> bytes:
+    """(2, N) float32 at AUDIO_RATE_HZ -> a 16-bit FLAC file."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, ears.T, AUDIO_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def _fit(audio: np.ndarray, num_samples: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Angles and their signs: sphere.py. Sample k of a path holds at time k / rate_hz.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class TrajectoryConfig:
     segment_s: tuple[float, float] = (1.5, 4.0)
     hold_probability: float = 0.25
     yaw_rate_deg: float = 35.0
+    # targets stay this near the start, so that what the path first looks at is not lost for good
+    yaw_range_deg: tuple[float, float] = (-90.0, 90.0)
     pitch_range_deg: tuple[float, float] = (-20.0, 20.0)
     roll_range_deg: tuple[float, float] = (-6.0, 6.0)
     first_yaw_offset_deg: float = 40.0
@@ -30,6 +32,23 @@ class TrajectoryConfig:
     max_yaw_rate_deg: float = 45.0
     max_pitch_rate_deg: float = 15.0
     max_roll_rate_deg: float = 8.0
+
+    def within_view(self, hfov_deg: float, elevation_deg: float = 0.0) -> TrajectoryConfig:
+        """The same limits, tightened so that what lies in the first direction seldom leaves a lens of `hfov_deg`.
+
+        A narrow lens gets a smaller first offset and smaller turns; pitch runs around `elevation_deg`.
+        """
+        yaw, pitch = 0.16 * hfov_deg, 0.07 * hfov_deg
+        return replace(
+            self,
+            first_yaw_offset_deg=min(self.first_yaw_offset_deg, 0.26 * hfov_deg),
+            first_pitch_offset_deg=min(self.first_pitch_offset_deg, pitch),
+            yaw_range_deg=(max(self.yaw_range_deg[0], -yaw), min(self.yaw_range_deg[1], yaw)),
+            pitch_range_deg=(
+                max(self.pitch_range_deg[0], elevation_deg - pitch),
+                min(self.pitch_range_deg[1], elevation_deg + pitch),
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,11 @@ def _draw_knots(
         length_s = rng.uniform(*config.segment_s)
         target = np.array(
             [
-                knots[-1][0] + rng.uniform(-1, 1) * config.yaw_rate_deg * length_s,
+                np.clip(
+                    knots[-1][0] + rng.uniform(-1, 1) * config.yaw_rate_deg * length_s,
+                    start[0] + config.yaw_range_deg[0],
+                    start[0] + config.yaw_range_deg[1],
+                ),
                 rng.uniform(*config.pitch_range_deg),
                 rng.uniform(*config.roll_range_deg),
             ]
