@@ -5,14 +5,15 @@ copies at each ear, and the result depends on the layout: it combs above some 70
 colour. Here the filters are fitted in the spherical-harmonic domain to all measured directions, each
 weighted by its share of the sphere:
 
-- below CROSSOVER_HZ least squares on the complex response, which keeps the interaural phase, so ITD
-  (first order holds it up to about ka = 1, 600 Hz, and gently errs above);
+- below CROSSOVER_HZ least squares on the complex response, which keeps the interaural phase, so ITD. First
+  order still shrinks that phase as frequency grows (ITD at 90 degrees: -20 % at 400 Hz), so below
+  SHAPED_HZ the fit is asked for slightly more than it will reach (see _shape);
 - above it magnitude least squares (MagLS; Schoerkhuber, Zaunschirm and Hoeldrich, "Binaural rendering of
   Ambisonic signals via magnitude least squares", DAGA 2018): the ear hears no phase there, so the
   phase is free to follow from bin to bin, and the magnitude, so ILD and colour, is fitted;
-- at all frequencies the diffuse-field covariance constraint (Zaunschirm, Schoerkhuber and Hoeldrich, JASA
+- above SHAPED_HZ the diffuse-field covariance constraint (Zaunschirm, Schoerkhuber and Hoeldrich, JASA
   2018): a 2x2 matrix per bin gives a diffuse field the level and interaural coherence that the
-  HRIR set itself gives it.
+  HRIR set itself gives it; below, the level alone (coherence is near enough, and held by _shape).
 
 The head turns by turning the field before the filters (ambisonics.rotate). For a symmetric HRIR set the
 right ear's filters are the left's with Y negated, to the bit: negating Y swaps the ears exactly.
@@ -31,6 +32,11 @@ from .hrtf import HrirSet
 CROSSOVER_HZ = 1500.0
 #: Least squares fade to MagLS over this many octaves about the crossover.
 CROSSOVER_OCTAVES = 1.0
+#: Below this the interaural phase is shaped; the shaping fades out over the next octave.
+SHAPED_HZ = 400.0
+WIDENINGS = np.linspace(0.0, 0.3, 16)
+LATERAL_EMPHASIS = 8.0
+COHERENCE_COST = 1.0
 MIRROR_Y = np.array([1.0, -1.0, 1.0, 1.0])
 #: Covariance of the channels (W, Y, Z, X) in a diffuse field of unit pressure (SN3D).
 DIFFUSE_COVARIANCE = np.array([1.0, 1 / 3, 1 / 3, 1 / 3])
@@ -44,7 +50,7 @@ class BinauralDecoder:
     """
 
     def __init__(
-        self, hrir_set: HrirSet, filter_length: int = 512, crossover_hz: float = CROSSOVER_HZ
+        self, hrir_set: HrirSet, filter_length: int = 1024, crossover_hz: float = CROSSOVER_HZ
     ) -> None:
         self.hrir_set = hrir_set
         self.sample_rate = hrir_set.sample_rate
@@ -91,29 +97,30 @@ def render_direct(signal: ArrayLike, hrir: ArrayLike, centre_delay_samples: int)
 def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArray[np.float64]:
     fft_length = next_fast_len(2 * max(filter_length, hrir_set.hrirs.shape[-1]), real=True)
     response = rfft(hrir_set.hrirs.astype(np.float64), fft_length).transpose(2, 1, 0)  # (bins, ears, M)
-    cycles = np.arange(len(response)) / fft_length
-    response = response * np.exp(2j * np.pi * cycles * hrir_set.centre_delay_samples)[:, None, None]
+    frequency_hz = np.arange(len(response)) * hrir_set.sample_rate / fft_length
+    travel_s = hrir_set.centre_delay_samples / hrir_set.sample_rate
+    response = response * np.exp(2j * np.pi * frequency_hz * travel_s)[:, None, None]
     d = hrir_set.directions
     harmonics = np.stack([np.ones(len(d)), d[:, 1], d[:, 2], d[:, 0]])  # (4, M)
     weighted = harmonics * hrir_set.weights
     # Weighted least squares for D in D harmonics = response: (M, 4) right inverse.
     inverse = weighted.T @ np.linalg.inv(weighted @ harmonics.T)
+    wanted = (response * hrir_set.weights) @ response.conj().transpose(0, 2, 1)  # diffuse covariances
 
-    blend = _blend(cycles * hrir_set.sample_rate, crossover_hz)
-    decoder = np.empty((len(response), 2, 4), dtype=np.complex128)
-    for k, target in enumerate(response):
-        least_squares = target @ inverse
-        if blend[k] == 0.0:
-            decoder[k] = least_squares
-            continue
+    shaped = 1 - _ramp(frequency_hz, SHAPED_HZ * 2**0.5, 1.0)
+    low = shaped > 0
+    target = response.copy()
+    target[low] = _shape(response[low], frequency_hz[low], shaped[low], hrir_set, inverse, wanted[low])
+    decoder = target @ inverse
+    free = _ramp(frequency_hz, crossover_hz, CROSSOVER_OCTAVES)
+    for k in np.flatnonzero(free):
         previous = decoder[k - 1] @ harmonics
-        magnitude = (np.abs(target) * np.exp(1j * np.angle(previous))) @ inverse
-        decoder[k] = (1 - blend[k]) * least_squares + blend[k] * magnitude
-    for k, target in enumerate(response):
-        wanted = (target * hrir_set.weights) @ target.conj().T
-        decoder[k] = _match_covariance(decoder[k], wanted)
-    decoder[0] = decoder[0].real
-    decoder[-1] = decoder[-1].real
+        magnitude = (np.abs(response[k]) * np.exp(1j * np.angle(previous))) @ inverse
+        decoder[k] += free[k] * (magnitude - decoder[k])
+    for k in range(len(decoder)):
+        level = _level(decoder[k], wanted[k]) * decoder[k]
+        decoder[k] = shaped[k] * level + (1 - shaped[k]) * _match_covariance(decoder[k], wanted[k])
+    decoder[[0, -1]] = decoder[[0, -1]].real
 
     latency = filter_length // 2
     filters = np.roll(irfft(decoder, fft_length, axis=0), latency, axis=0)[:filter_length]
@@ -124,10 +131,66 @@ def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArr
     return filters
 
 
-def _blend(frequency_hz: NDArray[np.float64], crossover_hz: float) -> NDArray[np.float64]:
-    """Share of MagLS (bins,): 0 below, 1 above, linear in octaves about the crossover."""
-    octaves = np.log2(np.maximum(frequency_hz, 1e-3) / crossover_hz)
-    return np.clip(0.5 + octaves / CROSSOVER_OCTAVES, 0.0, 1.0)
+def _shape(
+    response: NDArray[np.complex128],
+    frequency_hz: NDArray[np.float64],
+    strength: NDArray[np.float64],
+    hrir_set: HrirSet,
+    inverse: NDArray[np.float64],
+    wanted: NDArray[np.complex128],
+) -> NDArray[np.complex128]:
+    """Targets (bins, 2, M) whose least-squares fit has nearer interaural phases than the responses' own.
+
+    The interaural phase is widened by a share that grows with the frequency squared, as the shrinkage
+    does; one number for the whole band, found by search. The cost is the squared interaural phase error,
+    lateral directions first, plus the squared diffuse-field coherence error (widening lowers coherence).
+    """
+    d = hrir_set.directions
+    # Unwrapped about the phase of a typical head: unambiguous to beyond 1 kHz.
+    typical = 2 * np.pi * frequency_hz[:, None] * 0.75e-3 * d[:, 1]
+    interaural = np.angle(response[:, 0] * response[:, 1].conj())
+    interaural += 2 * np.pi * np.round((typical - interaural) / (2 * np.pi))
+    size = np.abs(response)
+    common = np.exp(1j * (np.angle(response[:, 0]) - 0.5 * interaural))[:, None]
+    ears = np.array([0.5, -0.5])[:, None]
+
+    def shape(bins, widening: float) -> NDArray[np.complex128]:
+        share = strength[bins, None, None] * widening * (frequency_hz[bins, None, None] / 400.0) ** 2
+        return size[bins] * common[bins] * np.exp(1j * (1 + share) * interaural[bins, None] * ears)
+
+    harmonics = np.stack([np.ones(len(d)), d[:, 1], d[:, 2], d[:, 0]])
+    weights = hrir_set.weights * (1 + LATERAL_EMPHASIS * d[:, 1] ** 4)
+    bins = np.flatnonzero((frequency_hz >= 80.0) & (frequency_hz <= SHAPED_HZ))
+    bins = bins[:: max(1, len(bins) // 12)]
+    coherence = _coherence(wanted[bins])
+
+    def cost(widening: float) -> float:
+        decoder = shape(bins, widening) @ inverse
+        heard = decoder @ harmonics
+        phase = np.angle(heard[:, 0] * heard[:, 1].conj() * np.exp(-1j * interaural[bins]))
+        scaled = decoder * np.sqrt(DIFFUSE_COVARIANCE)
+        error = _coherence(scaled @ scaled.conj().transpose(0, 2, 1)) - coherence
+        return float(np.sum(weights * phase**2) + COHERENCE_COST * np.sum(np.abs(error) ** 2))
+
+    return shape(np.arange(len(response)), min(WIDENINGS, key=cost))
+
+
+def _coherence(covariance: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Complex interaural coherence (...) of covariances (..., 2, 2)."""
+    power = (covariance[..., 0, 0] * covariance[..., 1, 1]).real
+    return covariance[..., 0, 1] / np.sqrt(np.maximum(power, 1e-30))
+
+
+def _level(decoder: NDArray[np.complex128], wanted: NDArray[np.complex128]) -> float:
+    """Gain that gives the decoder (2, 4) the diffuse-field power of `wanted` (2, 2)."""
+    actual = np.sum(np.abs(decoder) ** 2 * DIFFUSE_COVARIANCE)
+    return float(np.sqrt(np.trace(wanted).real / max(actual, 1e-30)))
+
+
+def _ramp(frequency_hz: NDArray[np.float64], centre_hz: float, octaves: float) -> NDArray[np.float64]:
+    """From 0 to 1 (bins,), linear in octaves about centre_hz."""
+    distance = np.log2(np.maximum(frequency_hz, 1e-3) / centre_hz)
+    return np.clip(0.5 + distance / octaves, 0.0, 1.0)
 
 
 def _match_covariance(

@@ -20,6 +20,8 @@ from .sphere import direction, fibonacci_sphere
 
 SPEED_OF_SOUND = 343.0  # m/s
 HEAD_RADIUS_M = 0.0875
+#: Where the spherical head's delay passes from the low-frequency law to the high-frequency one.
+LOW_DELAY_HZ = 1500.0
 #: Mirroring the left-right axis.
 MIRROR = np.array([1.0, -1.0, 1.0])
 #: Ears count as mirror images if the mean squared difference is below this share of the energy.
@@ -110,10 +112,12 @@ def spherical_head(
     Delay after Woodworth, relative to the head's centre: -(a/c) cos t on the near side, (a/c)(t - pi/2) in
     the shadow, t the angle between source and ear. Head shadow: the one-pole, one-zero filter of
     Brown and Duda, "A structural model for binaural sound synthesis" (IEEE TSAP 1998), eqs. 3-6, by
-    the bilinear transform; its own delay below c/a adds the low-frequency half that Woodworth lacks
-    (ITD at 90 degrees: 0.66 ms high up, about 0.75 ms low down).
-    Grid: rings every elevation_step_deg, horizon_count directions on the horizon and fewer towards the poles; the
-    defaults give 552. No pinna: front and back, up and down sound alike.
+    the bilinear transform. Below the pole that filter delays too, and the sum overshoots: an ITD of 0.88 ms
+    at 90 degrees, where a rigid sphere has 3 (a/c) sin(lateral angle) = 0.77 ms (Kuhn, JASA 1977). An
+    all-pass below LOW_DELAY_HZ takes the difference out, so the ITD is Kuhn's low down and
+    Woodworth's (0.66 ms at 90 degrees) high up.
+    Grid: rings every elevation_step_deg, horizon_count directions on the horizon and fewer towards the
+    poles; the defaults give 546. No pinna: front and back, up and down sound alike.
     """
     directions = _ring_grid(elevation_step_deg, horizon_count)
     # Cosine between source and ear: the ears are on the y axis. Equal cosines give equal responses, so
@@ -148,8 +152,12 @@ def _sphere_response(cosine: float, sample_rate: float, radius_m: float, length:
     # H(s) = (1 + alpha s / (2 w0)) / (1 + s / (2 w0)), w0 = c / a; alpha falls from 2 to 0.1 at 150 degrees.
     alpha_min, theta_min = 0.1, np.deg2rad(150.0)
     alpha = (1 + alpha_min / 2) + (1 - alpha_min / 2) * np.cos(np.pi * theta / theta_min)
-    k = 2 * sample_rate * crossing_s / 2
-    return lfilter([1 + alpha * k, 1 - alpha * k], [1 + k, 1 - k], impulse)
+    k = sample_rate * crossing_s
+    shadowed = lfilter([1 + alpha * k, 1 - alpha * k], [1 + k, 1 - k], impulse)
+    excess_s = delay_s + 0.5 * (1 - alpha) * crossing_s + 1.5 * crossing_s * cosine
+    frequency_hz = np.fft.rfftfreq(8 * length, 1 / sample_rate)
+    phase = 2 * np.pi * frequency_hz * excess_s / (1 + (frequency_hz / LOW_DELAY_HZ) ** 4)
+    return np.fft.irfft(np.fft.rfft(shadowed, 8 * length) * np.exp(1j * phase))[:length]
 
 
 def load_sofa(path: str | Path, sample_rate: int) -> HrirSet:
