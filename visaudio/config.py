@@ -64,6 +64,14 @@ def load_config(
 
     overrides: "a.b=value" with YAML values, e.g. "network.hidden_dim=256".
     """
+    values = read_layers(path, overrides)
+    if isinstance(schema, type):
+        return from_dict(schema, values)
+    return from_dict(type(schema), values, defaults=schema)
+
+
+def read_layers(path: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """YAML at `path` (and its bases) < overrides, merged and resolved, not yet checked."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -74,12 +82,9 @@ def load_config(
         merged = OmegaConf.merge(
             _read_yaml(Path(path)) if path else {}, OmegaConf.from_dotlist(list(overrides))
         )
-        values = OmegaConf.to_container(merged, resolve=True)
+        return OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"config {path or ''} {' '.join(overrides)}: {error}") from error
-    if isinstance(schema, type):
-        return from_dict(schema, values)
-    return from_dict(type(schema), values, defaults=schema)
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> Any:
@@ -172,9 +177,8 @@ def _convert_one(option: Any, value: Any, path: str) -> tuple[bool, Any]:
         if kind is tuple and args and Ellipsis not in args:
             if len(args) != len(value):
                 return False, None
-            return True, tuple(
-                _convert(a, v, None, f"{path}[{i}]") for i, (a, v) in enumerate(zip(args, value))
-            )
+            pairs = enumerate(zip(args, value, strict=True))
+            return True, tuple(_convert(a, v, None, f"{path}[{i}]") for i, (a, v) in pairs)
         item = args[0] if args else Any
         return True, kind(_convert(item, v, None, f"{path}[{i}]") for i, v in enumerate(value))
     if origin is dict or option is dict:

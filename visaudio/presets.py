@@ -1,0 +1,178 @@
+"""The presets: complete sets of sizes, one dataclass each, in one dict.
+
+`tiny` ships with weights and trains on a CPU. `small`, `medium` and `large` are the paper's scale: DAC at
+44.1 kHz, CLIP DFN5B ViT-H/14, Synchformer, and MMAudio's trunk of the same name, from which they can start.
+Widths that follow from a codec or an encoder are taken from it, never written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.dac import DacCodecConfig
+from visaudio.codec.spectral import SpectralCodecConfig
+from visaudio.config import from_dict, read_layers
+from visaudio.encoders.clip import ClipConfig
+from visaudio.encoders.synchformer import SynchformerConfig
+from visaudio.model.network import NetworkConfig
+from visaudio.sequence import SequenceConfig
+
+CodecConfig = SpectralCodecConfig | DacCodecConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All parts of one model; `sequence.duration_s` is the training window, in seconds."""
+
+    name: str
+    sequence: SequenceConfig
+    codec: SpectralCodecConfig | DacCodecConfig
+    clip: ClipConfig
+    synchformer: SynchformerConfig
+    network: NetworkConfig
+
+    def __post_init__(self) -> None:
+        """The parts must fit each other."""
+        tokens = self.codec.latent_dim * self.sequence.frames_per_token
+        agreements = (
+            ("sequence.sample_rate", self.sequence.sample_rate, "codec.sample_rate", self.codec.sample_rate),
+            ("sequence.latent_hop", self.sequence.latent_hop, "codec.latent_hop", self.codec.latent_hop),
+            (
+                "network.token_dim",
+                self.network.token_dim,
+                "codec.latent_dim x sequence.frames_per_token",
+                tokens,
+            ),
+            ("network.spatial_rows", self.network.spatial_rows, "clip.grid_rows", self.clip.grid_rows),
+            (
+                "network.spatial_columns",
+                self.network.spatial_columns,
+                "clip.grid_columns",
+                self.clip.grid_columns,
+            ),
+            ("network.sync_dim", self.network.sync_dim, "synchformer.width", self.synchformer.width),
+        )
+        for name, value, other_name, other in agreements:
+            if value != other:
+                raise ValueError(f"{name} is {value}, but {other_name} is {other}; they must be equal")
+
+
+def compose(
+    name: str,
+    codec: CodecConfig,
+    clip: ClipConfig,
+    synchformer: SynchformerConfig,
+    network: NetworkConfig,
+    duration_s: float = 8.0,
+    frames_per_token: int = 2,
+) -> Preset:
+    """A preset whose dependent numbers (rates, token and feature widths) follow from its parts.
+
+    CLIP's widths follow from ClipConfig where it describes the sizes itself; for a named open_clip model
+    they are the network's own defaults, which are those of DFN5B ViT-H/14.
+    """
+    sequence = SequenceConfig(
+        duration_s=duration_s,
+        sample_rate=codec.sample_rate,
+        latent_hop=codec.latent_hop,
+        frames_per_token=frames_per_token,
+        segment_frames=synchformer.segment_frames,
+        segment_stride=synchformer.segment_stride,
+    )
+    widths: dict[str, Any] = {}
+    if clip.model_name is None:
+        widths = {
+            "clip_dim": clip.embed_dim,
+            "text_dim": clip.text_width,
+            "text_tokens": clip.context_length,
+            "spatial_dim": clip.width,
+        }
+    network = replace(
+        network,
+        token_dim=codec.latent_dim * frames_per_token,
+        sync_dim=synchformer.width,
+        spatial_rows=clip.grid_rows,
+        spatial_columns=clip.grid_columns,
+        **widths,
+    )
+    return Preset(name, sequence, codec, clip, synchformer, network)
+
+
+TINY = compose(
+    "tiny",
+    codec=SpectralCodecConfig(),
+    clip=ClipConfig(),
+    synchformer=SynchformerConfig(image_size=112, width=96, depth=3, heads=4),
+    # mlp_ratio 3 rather than MMAudio's 4: all shipped weights are to fit 25 MB in half precision
+    network=NetworkConfig(
+        hidden_dim=128,
+        num_heads=4,
+        joint_blocks=2,
+        branch_blocks=3,
+        mlp_ratio=3.0,
+        mlp_multiple_of=128,
+        input_kernel=3,
+        spatial_width=128,
+    ),
+)
+
+_DFN5B = ClipConfig(
+    model_name="ViT-H-14-378-quickgelu",
+    weights="dfn5b",
+    image_size=378,
+    patch_size=14,
+    width=1280,
+    layers=32,
+    embed_dim=1024,
+    text_width=1024,
+    text_layers=24,
+    context_length=77,
+    vocab_size=49408,
+)
+_DAC = DacCodecConfig(weights="descript/dac_44khz")
+# the time embeddings and projections are those of the MMAudio generation that each starts from
+_V1: dict[str, Any] = {"projections": "v1", "time_frequencies": 256, "time_scale": 1.0}
+_V2: dict[str, Any] = {"projections": "v2", "time_frequencies": 896, "time_scale": 10000.0}
+
+
+def _paper(name: str, **network: Any) -> Preset:
+    return compose(name, _DAC, _DFN5B, SynchformerConfig(), NetworkConfig(**network))
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        TINY,
+        _paper("small", hidden_dim=448, num_heads=7, joint_blocks=4, branch_blocks=8, **_V1),
+        _paper("medium", hidden_dim=896, num_heads=14, joint_blocks=4, branch_blocks=8, **_V1),
+        _paper("large", hidden_dim=896, num_heads=14, joint_blocks=7, branch_blocks=14, **_V2),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def load_preset(source: str | Path, overrides: Sequence[str] = ()) -> Preset:
+    """A preset by name, or a YAML file: `preset: <name>` and whatever differs from it.
+
+    overrides: "network.inter_ear_attention=false" and the like, on top.
+    """
+    if str(source) in PRESETS:
+        return from_dict(Preset, read_layers(None, overrides), defaults=PRESETS[str(source)])
+    if not str(source).endswith((".yaml", ".yml")):
+        raise UserError(
+            f"unknown preset {str(source)!r}; choose one of {', '.join(PRESETS)}, or a .yaml file"
+        )
+    values = read_layers(source, overrides)
+    start = values.pop("preset", None)
+    if start is None:
+        raise UserError(f"{source}: no `preset:` names where to start; choose one of {', '.join(PRESETS)}")
+    return from_dict(Preset, values, defaults=get_preset(str(start)))
