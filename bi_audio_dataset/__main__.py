@@ -13,6 +13,10 @@ from bi_audio_dataset.schema import UserError
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options) -> None:
+        # a shortened flag that works today is ambiguous tomorrow
+        super().__init__(**options, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         # argparse's own prints the usage first; one line is the rule here
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)

@@ -164,7 +164,11 @@ class ClipMaker:
                 for frame, rotation in zip(block, rotations[done : done + len(block)], strict=True):
                     if viewport is None:
                         viewport = Viewport(
-                            config.width, config.height, math.radians(hfov_deg), frame.shape[1], frame.shape[0]
+                            config.width,
+                            config.height,
+                            math.radians(hfov_deg),
+                            frame.shape[1],
+                            frame.shape[0],
                         )
                     yield viewport.render(frame, rotation)
                 done += len(block)

@@ -101,7 +101,7 @@ def card(title: str, figures: Figures, settings: dict[str, Any]) -> str:
     """README.md of a dataset: the YAML that names the splits' files, then the figures."""
     splits = [split for split in SPLITS if figures.clips[split]]
     licences = sorted(figures.licences)
-    yaml = ["---", f"pretty_name: {title}", "task_categories:", "- other"]
+    yaml = ["---", f"pretty_name: {json.dumps(title)}", "task_categories:", "- other"]
     yaml += [
         "tags:",
         "- binaural",
@@ -127,9 +127,9 @@ def card(title: str, figures: Figures, settings: dict[str, Any]) -> str:
         'rows = rows.cast_column("audio", datasets.Audio()).cast_column("video", datasets.Video())',
         "```",
         "",
-        f"Schema version {SCHEMA_VERSION}. Angles are in degrees in the camera's frame: azimuth positive to the",
-        "left, elevation positive up, lateral = asin(sin azimuth cos elevation), positive left. Audio channel 0",
-        "is the left ear.",
+        f"Schema version {SCHEMA_VERSION}. Angles are in degrees in the camera's frame: azimuth positive to",
+        "the left, elevation positive up, lateral = asin(sin azimuth cos elevation), positive left. Audio",
+        "channel 0 is the left ear.",
         "",
         "| split | clips |",
         "|---|---|",

@@ -15,7 +15,7 @@ class Recording:
 
     video_path: equirectangular video, centre = azimuth 0 (sphere.py). audio_path: AmbiX (ACN, SN3D), of which
     the first four channels are used; may be the video file itself. Both start at presentation time 0.
-    truth: sounding objects in the world frame, one entry per TRUTH_RATE_HZ frame of the whole recording; empty
+    truth: sounding objects in the world frame, an entry per TRUTH_RATE_HZ frame of the whole recording; empty
     for real recordings. attributes: whatever else the source knows; the builder stores none of it.
     """
 

@@ -19,7 +19,7 @@ class FolderSource:
     """Equirectangular videos of one folder (not its subfolders). A recording's id is its file's name, so it
     keeps its split when others are added. Files are read where they lie.
 
-    Taken on trust, as no file proves it: that four channels are AmbiX, that the picture's centre is azimuth 0.
+    Taken on trust, as no file proves it: four channels are AmbiX, and the picture's centre is azimuth 0.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class FolderSource:
             )
         beside = (video.with_suffix(suffix) for suffix in AUDIO_SUFFIXES)
         audio = next((path for path in beside if path.is_file()), video)
-        if audio == video and not info.has_audio:
+        if audio == video and not info.audio_channels:
             wanted = " or ".join(video.stem + suffix for suffix in AUDIO_SUFFIXES)
             raise UserError(f"'{video.name}' has no sound, and no {wanted} lies beside it")
         provenance = f"{self.provenance}: {video.name}" if self.provenance else video.name
