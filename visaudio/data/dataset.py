@@ -12,10 +12,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
+from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -161,21 +163,22 @@ class FrameCache:
     fps: float
     size: int
     num_frames: int
+    resize: str = "squash"
 
     @property
     def name(self) -> str:
-        return f"frames_{self.size}px_{self.fps:g}fps_{self.num_frames}"
+        return f"frames_{self.resize}_{self.size}px_{self.fps:g}fps_{self.num_frames}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.num_frames, self.size, self.size, 3)
+        return (self.num_frames, 3, self.size, self.size)
 
     dtype = np.uint8
 
     def read(self, row: dict[str, Any]) -> np.ndarray:
-        """(num_frames, size, size, 3) uint8."""
-        times = np.arange(self.num_frames) / self.fps
-        return read_clip(row, times_s=times, size=(self.size, self.size)).frames
+        """(num_frames, 3, size, size) uint8, resized as encoders/frames.py does it at inference."""
+        frames = read_clip(row, times_s=np.arange(self.num_frames) / self.fps).frames
+        return prepare_frames(frames, self.size, self.resize).numpy()
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,10 @@ def _fill(table, cache, path: Path, done: np.ndarray, todo: np.ndarray, workers:
 
 
 def _fill_chunk(table, cache, path: Path, indices: list[int]) -> None:
+    if parent_process() is not None:
+        import torch
+
+        torch.set_num_threads(1)  # one worker per core already
     array = np.load(path, mmap_mode="r+")
     for index in indices:
         array[index] = cache.read(table[index])
@@ -259,7 +266,11 @@ def _fill_chunk(table, cache, path: Path, indices: list[int]) -> None:
 
 
 def _decode_frames(video: bytes, times_s: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    return media.read_frames(io.BytesIO(video), times_s, size=size)
+    # media reads paths: it keeps a time line per file, and a demuxer wants to seek
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        file.write(video)
+        file.flush()
+        return media.read_frames(file.name, times_s, size=size, num_threads=1)
 
 
 def _decode_audio(audio: bytes, sample_rate: int) -> np.ndarray:
