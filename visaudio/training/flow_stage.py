@@ -1,0 +1,170 @@
+"""The flow stage: encoded clips in, the averaged weights of the network out.
+
+Legend: C clips, 2 ears (0 = left), F codec frames, N tokens, D dimensions of a token.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.base import Codec
+from visaudio.encoders.clip import ClipEncoder
+from visaudio.model.conditions import Conditions
+from visaudio.model.network import DualBranchNetwork, NetworkConfig
+from visaudio.sequence import SequenceConfig, from_tokens, to_tokens
+from visaudio.training.batches import Samples
+from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
+from visaudio.training.ema import TrackedEma
+from visaudio.training.loop import FlowLoopConfig, LoopResult, train
+from visaudio.training.progress import say
+from visaudio.training.validation import FlowValidation, ValidationConfig
+
+STATS_CLIPS = 512  # clips that the latent statistics are taken from
+
+
+@dataclass(frozen=True)
+class FlowStageConfig:
+    loop: FlowLoopConfig = field(default_factory=FlowLoopConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+class TokenSamples:
+    """Encoded clips with their latents as the network's tokens: (2, F, d) -> (2, N, D)."""
+
+    def __init__(self, samples: Samples, frames_per_token: int):
+        self.ids = list(samples.ids)
+        self._samples, self._frames_per_token = samples, frames_per_token
+
+    def get(self, index: int, mirror: bool) -> Mapping[str, Any]:
+        row = self._samples.get(index, mirror)
+        latents = torch.as_tensor(row["latents"]).float()
+        return {**row, "latents": to_tokens(latents, self._frames_per_token)}
+
+
+def latent_stats(samples: Samples) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per token dimension, (D,) each, over both ears of evenly spaced clips.
+
+    A dimension that hardly moves keeps a deviation of at least 1 % of the largest, lest it be blown up.
+    """
+    count = len(samples.ids)
+    if count == 0:
+        raise UserError("the training set holds no samples; build the data and extract features first")
+    chosen = range(0, count, max(1, count // STATS_CLIPS))
+    total, square, number = 0.0, 0.0, 0
+    for index in chosen:
+        tokens = samples.get(index, mirror=False)["latents"].double().flatten(0, 1)
+        total, square, number = total + tokens.sum(0), square + tokens.square().sum(0), number + len(tokens)
+    mean = total / number
+    std = (square / number - mean.square()).clamp_min(0).sqrt()
+    return mean.float(), std.clamp_min(0.01 * float(std.max())).float()
+
+
+def new_network(
+    config: NetworkConfig, samples: Samples, clip: ClipEncoder | None, seed: int
+) -> DualBranchNetwork:
+    """An untrained network with the set's latent statistics and the text encoder's features of ''."""
+    torch.manual_seed(seed)
+    network = DualBranchNetwork(config)
+    network.set_latent_stats(*latent_stats(samples))
+    if clip is not None:
+        with torch.no_grad():
+            network.set_empty_text(clip.encode_text([""])[0].float().cpu())
+    return network
+
+
+def train_flow(
+    features: Samples,
+    held_out: Samples | None,
+    network_config: NetworkConfig,
+    sequence: SequenceConfig,
+    config: FlowStageConfig,
+    output: Path,
+    codec: Codec | None = None,
+    clip: ClipEncoder | None = None,
+    seed: int = 0,
+) -> LoopResult:
+    """Train the network (or go on training it) below ``output``; `export_weights` then gives the result.
+
+    features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
+    """
+    samples = TokenSamples(features, sequence.frames_per_token)
+    network = new_network(network_config, samples, clip, seed)
+    validate = None
+    if held_out is not None and len(held_out.ids):
+        sampler = decoder = None
+        if codec is not None:
+            sampler = generate_sampler(codec, sequence, config.validation)
+            decoder = token_decoder(codec, sequence)
+        validate = FlowValidation(
+            TokenSamples(held_out, sequence.frames_per_token),
+            config.validation,
+            seed,
+            sampler,
+            decoder,
+            sequence.sample_rate,
+        )
+    parameters = sum(p.numel() for p in network.parameters())
+    say(f"flow: network of {parameters / 1e6:.1f} M parameters")
+    return train(network, samples, config.loop, output, seed, validate)
+
+
+def token_decoder(codec: Codec, sequence: SequenceConfig):
+    """Codec tokens (B, 2, N, D) -> audio (B, 2, S)."""
+
+    def decode(tokens: Tensor) -> Tensor:
+        latents = from_tokens(tokens, sequence.frames_per_token)
+        return codec.decode_binaural(latents.to(codec.device), sequence.num_samples)
+
+    return decode
+
+
+def generate_sampler(codec: Codec, sequence: SequenceConfig, config: ValidationConfig):
+    """The validation's sampler: sampling.generate, with the given noise."""
+    from visaudio.sampling import generate
+
+    def sample(network: nn.Module, conditions: Conditions, noise: Tensor) -> Tensor:
+        return generate(
+            network,
+            codec,
+            conditions,
+            sequence=sequence,
+            noise=noise,
+            num_steps=config.num_steps,
+            guidance_scale=config.guidance_scale,
+        )
+
+    return sample
+
+
+def export_weights(
+    network_config: NetworkConfig, config: FlowStageConfig, output: Path, sigma_rel: float | None = None
+) -> dict[str, Tensor]:
+    """The averaged weights at the newest checkpoint below ``output``, of a finished or an unfinished run.
+
+    Also written to ``output/model.safetensors``. Raises UserError where there is no checkpoint.
+    """
+    found = list_checkpoints(output / "checkpoints")
+    if not found:
+        raise UserError(f"no checkpoint in {output / 'checkpoints'}: train the flow stage first")
+    checkpoint = load_checkpoint(found[-1])
+    network = DualBranchNetwork(network_config)
+    network.load_state_dict(checkpoint.network)
+    with tempfile.TemporaryDirectory(prefix="visaudio-ema-") as scratch:
+        # A copy, because the average at this checkpoint is added and a resumed run must not find it.
+        folder = Path(scratch) / "ema"
+        shutil.copytree(output / "ema", folder)
+        ema = TrackedEma(network, config.loop.ema, folder)
+        ema.load_state_dict(checkpoint.ema)
+        ema.forget_after(checkpoint.state["step"])
+        ema.snapshot()
+        weights = ema.synthesize(sigma_rel)
+    save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
+    return weights
