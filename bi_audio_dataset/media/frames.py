@@ -108,8 +108,10 @@ def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads:
         )
         if len(reader) != len(line.times_s):
             return None
-        starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0] - float(line.origin_s)
-        if np.max(np.abs(starts_s - line.times_s)) > 1e-3 + 1e-6 * np.max(np.abs(line.times_s)):
+        starts_s = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+        # Its clock starts at the stream's own start, in single precision: compare what has passed since.
+        passed_s = line.times_s - line.times_s[0]
+        if np.max(np.abs(starts_s - starts_s[0] - passed_s)) > 1e-3 + 1e-6 * passed_s[-1]:
             return None
         if reader[probe_index].shape != (size[1], size[0], 3):
             return None
