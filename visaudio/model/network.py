@@ -78,7 +78,7 @@ class DualBranchNetwork(nn.Module):
         dim, v2 = c.hidden_dim, c.projections == "v2"
 
         def mlp(kernel_size: int) -> GatedMLP:
-            return GatedMLP(dim, 4.0, c.mlp_multiple_of, kernel_size)
+            return GatedMLP(dim, c.mlp_ratio, c.mlp_multiple_of, kernel_size)
 
         activation = nn.SiLU if v2 else nn.SELU
         between = [nn.SiLU()] if v2 else []  # v1 has none between the linear projection and its MLP
@@ -192,7 +192,7 @@ class DualBranchNetwork(nn.Module):
         clip_f, sync_f, text_f, spatial_f = self._with_nulls(conditions)
         if sync_f.shape[1] % c.sync_tokens_per_segment:
             raise ValueError(
-                f"sync_features: {sync_f.shape[1]} tokens are not whole segments of {c.sync_tokens_per_segment}"
+                f"sync_features: {sync_f.shape[1]} tokens, not a multiple of {c.sync_tokens_per_segment}"
             )
         positions = self.sync_pos_emb.repeat(sync_f.shape[1] // c.sync_tokens_per_segment, 1)
         clip = self.clip_input_proj(clip_f)
@@ -215,7 +215,7 @@ class DualBranchNetwork(nn.Module):
             raise ValueError(f"expected latents (B, 2, N, {c.token_dim}), got {tuple(latents.shape)}")
         if prepared.sync.shape[1] != latents.shape[2]:
             raise ValueError(
-                f"conditions were prepared for {prepared.sync.shape[1]} tokens, latents have {latents.shape[2]}"
+                f"conditions prepared for {prepared.sync.shape[1]} tokens, latents have {latents.shape[2]}"
             )
         x = self.audio_input_proj(rearrange(latents, "b e n d -> (b e) n d"))
         latent_rot, clip_rot = self._rotations(latents.shape[2], prepared.clip.shape[1], x)

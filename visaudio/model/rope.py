@@ -25,7 +25,7 @@ def rotation(
     length: int,
     head_dim: int,
     step: float = 1.0,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     theta: float = 10000.0,
 ) -> Rotation:

@@ -23,7 +23,7 @@ AZIMUTH_MULTIPLES = (1.0, 2.0, 4.0, 8.0)
 
 
 def column_azimuth_rad(columns: int, hfov_rad: Tensor) -> Tensor:
-    """Azimuth of each column's centre, (B, C), falling from left to right; nan fields of view assume 90 degrees."""
+    """Azimuth of each column's centre, (B, C), falling from left to right; nan hfov counts as 90 degrees."""
     hfov = torch.where(hfov_rad.isnan(), torch.full_like(hfov_rad, ASSUMED_HFOV_RAD), hfov_rad).float()
     centres = (torch.arange(columns, device=hfov.device) + 0.5) / columns * 2 - 1
     return -torch.atan(centres * torch.tan(hfov / 2)[:, None])
@@ -88,9 +88,7 @@ class SpacetimeModule(nn.Module):
         """spatial_features (B, T, R C, spatial_dim), hfov_rad (B,) -> (B, 2, length, width)."""
         batch, frames, cells, _ = spatial_features.shape
         if cells != self.rows * self.columns:
-            raise ValueError(
-                f"expected a grid of {self.rows} x {self.columns} cells, got {cells} cells in spatial_features"
-            )
+            raise ValueError(f"spatial_features: expected {self.rows} x {self.columns} cells, got {cells}")
         content = self.feature_proj(self.feature_norm(spatial_features))
         positions = self._positions(hfov_rad).to(content.dtype)
         h = content[:, None] + positions[:, :, None]  # (B, 2, T, R C, S)
