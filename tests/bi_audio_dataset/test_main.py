@@ -1,0 +1,117 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fake_source import scene, ticks
+
+from bi_audio_dataset import ambisonics, media
+from bi_audio_dataset.__main__ import main
+from bi_audio_dataset.schema import AUDIO_RATE_HZ
+from bi_audio_dataset.shards import read_rows
+
+
+def write_recording(folder, name="walk", azimuth_deg=45.0, channels=4, seconds=1.0):
+    frames, _ = scene(azimuth_deg, seconds)
+    media.write_video(folder / f"{name}.mp4", frames, fps=25, crf=10, preset="ultrafast")
+    signal = ticks(round(seconds * AUDIO_RATE_HZ), 0)
+    foa = ambisonics.encode(signal, np.radians(azimuth_deg), 0.0)[:channels]
+    media.write_audio(folder / f"{name}.flac", foa, AUDIO_RATE_HZ)
+
+
+def one_line(capsys) -> str:
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and "Traceback" not in error
+    return error
+
+
+def test_folder_of_recordings_becomes_a_dataset_that_validates(tmp_path, capsys):
+    films = tmp_path / "films"
+    films.mkdir()
+    write_recording(films)
+    command = [
+        "build",
+        str(films),
+        "--clip-s",
+        "1",
+        "--licence",
+        "CC0-1.0",
+        "--output",
+        str(tmp_path / "set"),
+    ]
+    assert main(command) == 0
+    assert main(["validate", str(tmp_path / "set")]) == 0
+    assert "1 train clips, 0.00 h: no problems" in capsys.readouterr().out
+    row = next(read_rows(tmp_path / "set/data/train-00000-of-00001.parquet"))
+    assert (row["recording_id"], row["licence"], row["provenance"]) == ("walk", "CC0-1.0", "walk.mp4")
+    assert row["truth"]["sources"] == []
+
+    assert main(command) == 0
+    assert "already complete, nothing to do" in capsys.readouterr().out
+
+
+def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
+    films = tmp_path / "films"
+    films.mkdir()
+    write_recording(films)
+    write_recording(films, "stereo", channels=2)
+    assert main(["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]) == 2
+    error = capsys.readouterr().err
+    assert "'stereo.flac' has 2 audio channels, expected at least 4" in error
+    assert "error: 1 recordings skipped: stereo" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["synth", "--clips", "0", "--output", "x"], "must be at least 1, got 0"),
+        (["synth", "--output", "x"], "--clips"),
+        (["synth", "--clips", "4", "--output", "x", "--clip", "9", "--colour", "red"], "--colour"),
+        (["frobnicate"], "frobnicate"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_flags_give_one_line_and_2(arguments, words, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert words in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["validate", "nowhere"], "'nowhere' is not a folder"),
+        (["build", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
+        (["build", ".", "--output", "out"], "holds no video"),
+        (["build", ".", "--output", "out", "--clip-s", "-1"], "--clip-s must be positive, got -1"),
+        (["synth", "--clips", "2", "--sounds", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
+    ],
+)
+def test_wrong_folders_give_one_line_and_2(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert words in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_is_a_file_is_refused(tmp_path, capsys):
+    films = tmp_path / "films"
+    films.mkdir()
+    write_recording(films)
+    (tmp_path / "set").write_text("mine")
+    assert main(["build", str(films), "--output", str(tmp_path / "set")]) == 2
+    assert "is a file, expected a folder" in one_line(capsys)
+    assert (tmp_path / "set").read_text() == "mine"
+
+
+def test_module_runs_and_starts_without_the_heavy_libraries():
+    code = (
+        "import sys; from bi_audio_dataset.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('datasets', 'torch', 'pyarrow', 'cv2', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.stdout.strip().endswith("[]"), done.stderr
