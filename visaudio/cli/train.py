@@ -1,0 +1,83 @@
+"""`accelerate launch train.py`, `python train.py`, `visaudio-train`: train a model from nothing."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bi_audio_dataset.schema import UserError
+
+EPILOG = """\
+With no arguments: makes a BiAudio-Synth set and trains the tiny preset on it, below runs/tiny, within
+four hours on two CPU cores. Run again, it goes on where it stopped. key=value sets one value, for example
+flow.loop.steps=500, model.network.inter_ear_attention=false or data.path=FOLDER; --show-config lists them
+all.
+"""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("train.py", description=__doc__, epilog=EPILOG)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="values on top of the configuration"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML on top of the defaults (configs/)")
+    parser.add_argument(
+        "--stages", metavar="a,b", help="only these: data,codec,clip,synchformer,features,flow,model"
+    )
+    parser.add_argument("--show-config", action="store_true", help="print the resolved configuration and end")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 a mistake of the user (one line on stderr), 130 stopped by a signal."""
+    options = parse(arguments)
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
+    # Imported here: --help and mistakes on the command line should not wait for torch.
+    import torch
+
+    from visaudio.config import to_dict
+    from visaudio.training.full_run import plan
+    from visaudio.training.progress import say
+    from visaudio.training.recipe import load_train_config
+
+    config = load_train_config(options.config, options.overrides)
+    if options.show_config:
+        print(json.dumps(to_dict(config), indent=1))
+        return 0
+    stages = plan(config)
+    chosen = stages.select(options.stages.split(",") if options.stages else None)
+    stages.check(chosen)
+    if int(os.environ.get("RANK", "0")) == 0:
+        device = (
+            torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else f"CPU, {torch.get_num_threads()} threads"
+        )
+        say(f"training {config.preset} into {config.folder} ({device})")
+        stages.show(chosen)
+    if options.dry_run:
+        return 0
+    config.folder.mkdir(parents=True, exist_ok=True)
+    (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    if not stages.execute(chosen):
+        return 130
+    if chosen[-1].name == "model":
+        say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

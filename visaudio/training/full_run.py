@@ -1,0 +1,232 @@
+"""From nothing to a folder that `from_pretrained` loads: the stages of a TrainConfig, put together."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bi_audio_dataset.schema import UserError
+from visaudio.config import to_dict
+from visaudio.training.flow_stage import export_weights, train_flow
+from visaudio.training.recipe import TrainConfig
+from visaudio.training.stages import Plan, Stage
+
+# Minutes per clip on two CPU cores, for the estimates alone.
+BUILD_MIN_PER_CLIP = 0.04
+FEATURES_MIN_PER_CLIP = 0.012
+DECODE_MIN_PER_CLIP = 0.004
+
+
+class FullRun:
+    """The stages' work; each method takes its folder. Parts that an earlier stage trained are read from
+    its folder.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self.config, self.root = config, config.folder
+        self.cache = (
+            self.root / "cache"
+        )  # decoded frames and audio, shared by the stages; may be deleted after
+        self.workers = config.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def dataset(self) -> str:
+        return self.config.data.path or str(self.root / "data" / "bi_audio_synth")
+
+    @property
+    def device(self) -> str:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    # --- the stages ---
+
+    def data(self, folder: Path) -> bool:
+        if self.config.data.path is None:
+            build_synthetic(
+                folder / "bi_audio_synth", self.config.data.clips, self.config.data.seed, self.workers
+            )
+        return True
+
+    def codec(self, folder: Path) -> bool:
+        from visaudio.training.codec_stage import train_codec
+
+        train_codec(self.dataset, self.config.model.codec, self.config.codec, folder, **self._shared())
+        return True
+
+    def clip(self, folder: Path) -> bool:
+        from visaudio.training.clip_stage import train_clip
+
+        train_clip(self.dataset, self.config.model.clip, self.config.clip, folder, **self._shared())
+        return True
+
+    def synchformer(self, folder: Path) -> bool:
+        from visaudio.training.synchformer_stage import train_synchformer
+
+        model = self.config.model
+        train_synchformer(
+            self.dataset,
+            model.synchformer,
+            self.config.synchformer,
+            folder,
+            sample_rate=model.sequence.sample_rate,
+            **self._shared(),
+        )
+        return True
+
+    def features(self, folder: Path) -> bool:
+        from visaudio.data.features import extract_features
+
+        codec, clip, synchformer = self.parts()
+        extract_features(
+            self.dataset,
+            folder,
+            codec=codec.to(self.device),
+            clip=clip.to(self.device),
+            synchformer=synchformer.to(self.device),
+            sequence=self.config.model.sequence,
+            workers=self.workers,
+        )
+        return True
+
+    def flow(self, folder: Path) -> bool:
+        from visaudio.data.features import FeatureDataset
+
+        codec, clip, _ = self.parts()
+        features = self.root / "features"
+        result = train_flow(
+            FeatureDataset(features, "train"),
+            FeatureDataset(features, "validation"),
+            self.config.model.network,
+            self.config.model.sequence,
+            self.config.flow,
+            folder,
+            codec=codec.to(self.device),
+            clip=clip,
+            seed=self.config.seed,
+        )
+        return result.finished
+
+    def model(self, folder: Path) -> bool:
+        from visaudio import hub
+
+        codec, clip, synchformer = self.parts()
+        network = self.network()
+        hub.save_pretrained(
+            folder, self.config.model, codec=codec, clip=clip, synchformer=synchformer, network=network
+        )
+        return True
+
+    # --- what they share ---
+
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "cache": self.cache,
+            "duration_s": self.config.model.sequence.duration_s,
+            "workers": self.workers,
+            "device": self.device,
+        }
+
+    def parts(self) -> tuple[Any, Any, Any]:
+        """The trained codec, CLIP and Synchformer, frozen, on the CPU."""
+        from visaudio.codec.spectral import SpectralCodec
+        from visaudio.encoders.clip import ClipEncoder
+        from visaudio.encoders.synchformer import SynchformerEncoder
+
+        model = self.config.model
+        return (
+            load_weights(SpectralCodec(model.codec), self.root / "codec" / "model.safetensors"),
+            load_weights(ClipEncoder(model.clip), self.root / "clip" / "model.safetensors"),
+            load_weights(
+                SynchformerEncoder(model.synchformer), self.root / "synchformer" / "model.safetensors"
+            ),
+        )
+
+    def network(self) -> torch.nn.Module:
+        """The network with its averaged weights."""
+        from visaudio.model.network import DualBranchNetwork
+
+        network = DualBranchNetwork(self.config.model.network)
+        network.load_state_dict(
+            export_weights(self.config.model.network, self.config.flow, self.root / "flow")
+        )
+        return network.eval()
+
+
+def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """``module`` with the weights at ``path``, in eval mode and without gradients."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; run the stage that makes it first (--stages {path.parent.name})"
+        )
+    module.load_state_dict(load_file(str(path)))
+    return module.eval().requires_grad_(False)
+
+
+def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
+    """Make, or go on making, the BiAudio-Synth set; the same as `python -m bi_audio_dataset synth`."""
+    from bi_audio_dataset.build import BuildConfig, build
+    from bi_audio_dataset.sources.synthetic.source import SyntheticSource
+
+    source = SyntheticSource(clips=clips, seed=seed)
+    settings = {"seed": seed, "held_out": False, "sounds": "procedural", "sprites": "procedural"}
+    build(source, folder, BuildConfig(seed=seed), workers=workers, settings=settings)
+
+
+def plan(config: TrainConfig) -> Plan:
+    """All stages of a run with their settings and estimates."""
+    run = FullRun(config)
+    model = to_dict(config.model)
+    data = (
+        {"path": config.data.path}
+        if config.data.path
+        else {"clips": config.data.clips, "seed": config.data.seed}
+    )
+    flow = to_dict(config.flow)
+    flow["loop"].pop("steps")  # a run may be made longer
+    clips = config.data.clips
+    encoders = ("data", "codec", "clip", "synchformer")
+
+    def stage(
+        name: str, title: str, settings: Any, minutes: float, after: tuple[str, ...], **more: Any
+    ) -> Stage:
+        return Stage(name, title, getattr(run, name), settings, minutes, after, **more)
+
+    def pretraining(name: str, title: str, part: str) -> Stage:
+        settings = {"stage": to_dict(getattr(config, name)), "model": model[part]}
+        budget = getattr(config, name).loop.max_minutes
+        return stage(name, title, settings, budget + DECODE_MIN_PER_CLIP * clips, ("data",))
+
+    return Plan(
+        config.folder,
+        [
+            stage(
+                "data",
+                config.data.path or f"BiAudio-Synth, {clips} clips",
+                data,
+                0 if config.data.path else BUILD_MIN_PER_CLIP * clips,
+                (),
+            ),
+            pretraining("codec", "waveform <-> latents, one ear at a time", "codec"),
+            pretraining("clip", "what is seen, and where", "clip"),
+            pretraining("synchformer", "when something happens", "synchformer"),
+            stage(
+                "features",
+                "every clip through the three frozen parts",
+                {"sequence": model["sequence"]},
+                FEATURES_MIN_PER_CLIP * clips,
+                encoders,
+            ),
+            stage(
+                "flow",
+                "the dual-branch network",
+                {"flow": flow, "network": model["network"], "seed": config.seed},
+                config.flow.loop.max_minutes,
+                ("features",),
+                always=True,
+                parallel=True,
+            ),
+            stage("model", "the folder that from_pretrained loads", {}, 0.2, ("flow",), always=True),
+        ],
+    )

@@ -1,0 +1,199 @@
+"""The stages of a training in order: data, codec, clip, synchformer, features, flow, export.
+
+Each stage has a folder below the run's, with ``stage.json`` in it: what it was begun with, and whether it
+is finished. A finished stage is skipped; one that was begun with other settings is refused, not
+overwritten. Settings include those of the stages that it builds on.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset.schema import UserError
+from visaudio.training.progress import minutes, say
+
+RANK = int(os.environ.get("RANK", "0"))  # set by torchrun and accelerate launch
+
+# Settings that change how long or how talkative a stage is, not what it makes.
+FREE_KEYS = {
+    "max_minutes",
+    "calibration_steps",
+    "checkpoint_minutes",
+    "validate_minutes",
+    "validate_every",
+    "keep_checkpoints",
+    "log_every",
+    "workers",
+    "validation",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """run(folder) does the work, or goes on with it, and returns False where it was stopped before its end.
+
+    settings: plain values that decide the result. estimate_min: minutes on two CPU cores. after: stages
+    it needs. always: run even when finished (a stage that finds out itself whether there is more to do).
+    parallel: every process runs it; of the others only the first does, and the rest wait.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Path], bool]
+    settings: Mapping[str, Any]
+    estimate_min: float
+    after: tuple[str, ...] = ()
+    always: bool = False
+    parallel: bool = False
+
+
+class Plan:
+    """Stages of one run folder."""
+
+    def __init__(self, folder: Path, stages: Iterable[Stage]):
+        self.folder = Path(folder)
+        self.stages = {stage.name: stage for stage in stages}
+
+    def select(self, names: Iterable[str] | None) -> list[Stage]:
+        """The named stages in their order; all of them for None. Raises UserError for a name there is not."""
+        if names is None:
+            return list(self.stages.values())
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.stages:
+                raise UserError(f"unknown stage {name!r}; the stages are {', '.join(self.stages)}")
+        return [stage for stage in self.stages.values() if stage.name in wanted]
+
+    def fingerprint(self, name: str) -> str:
+        """Digest of a stage's settings and of those of all stages that it builds on."""
+        stage = self.stages[name]
+        content = [_without_free(stage.settings), [self.fingerprint(other) for other in stage.after]]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def finished(self, name: str) -> bool:
+        return bool(self._read(name).get("finished"))
+
+    def check(self, chosen: Iterable[Stage]) -> None:
+        """Raise UserError, before any work, where a stage was begun with other settings or lacks one it
+        needs.
+        """
+        chosen = list(chosen)
+        names = {stage.name for stage in chosen}
+        for stage in chosen:
+            for other in stage.after:
+                if other not in names and not self.finished(other):
+                    raise UserError(
+                        f"stage {stage.name} needs stage {other}, which is not finished in {self.folder}"
+                    )
+        needed = names.union(*(stage.after for stage in chosen)) if chosen else names
+        for name in (name for name in self.stages if name in needed):
+            found = self._read(name).get("fingerprint")
+            if found is not None and found != self.fingerprint(name):
+                raise UserError(
+                    f"{self.folder / name} was made with other settings"
+                    f"{self._changed(name)}; remove that folder, or choose another output=FOLDER"
+                )
+
+    def show(self, chosen: Iterable[Stage]) -> None:
+        """The stages with what each is expected to take."""
+        total = 0.0
+        for stage in chosen:
+            done = self.finished(stage.name)
+            total += 0 if done else stage.estimate_min
+            state = "done" if done else f"about {minutes(60 * stage.estimate_min)}"
+            say(f"  {stage.name:<12} {state:<14} {stage.title}")
+        say(
+            f"  in all about {minutes(60 * total)} on two CPU cores; Ctrl-C stops, the same command goes on"
+        )
+
+    def execute(self, chosen: Iterable[Stage]) -> bool:
+        """Run what is not finished. False where a stage was stopped before its end."""
+        if RANK > 0:
+            return self._follow(chosen)
+        todo = [stage for stage in chosen if stage.always or not self.finished(stage.name)]
+        began, total = time.monotonic(), sum(stage.estimate_min for stage in todo)
+        for number, stage in enumerate(todo, 1):
+            left = sum(other.estimate_min for other in todo[number - 1 :])
+            share = 100 * (1 - left / total) if total else 100
+            say(
+                f"[{number}/{len(todo)}] {stage.name}: {stage.title}; files in {self.folder / stage.name}; "
+                f"{share:.0f} % of the run done after {minutes(time.monotonic() - began)}, "
+                f"about {minutes(60 * left)} left"
+            )
+            if not self._run(stage):
+                return False
+        return True
+
+    def _follow(self, chosen: Iterable[Stage]) -> bool:
+        """What a process other than the first does: join the parallel stages, wait for the rest."""
+        for stage in chosen:
+            if stage.parallel:
+                if not stage.run(self.folder / stage.name):
+                    return False
+            while not stage.always and not self.finished(stage.name):
+                time.sleep(2.0)
+        return True
+
+    def _run(self, stage: Stage) -> bool:
+        folder = self.folder / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        spent = self._read(stage.name).get("minutes", 0.0)
+        self._write(stage, False, spent)
+        finished = stage.run(folder)
+        self._write(stage, finished, spent + (time.monotonic() - began) / 60)
+        return finished
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name / "stage.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); remove the folder {path.parent}") from error
+
+    def _write(self, stage: Stage, finished: bool, spent_min: float) -> None:
+        path = self.folder / stage.name / "stage.json"
+        record = {
+            "fingerprint": self.fingerprint(stage.name),
+            "finished": finished,
+            "minutes": round(spent_min, 2),
+            "settings": _plain(stage.settings),
+        }
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(beside, path)
+
+    def _changed(self, name: str) -> str:
+        before = _flat(_without_free(self._read(name).get("settings", {})))
+        now = _flat(_without_free(self.stages[name].settings))
+        keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if not keys:
+            return " of an earlier stage"
+        return " (" + ", ".join(f"{key}: {before.get(key)!r}, now {now.get(key)!r}" for key in keys[:4]) + ")"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _without_free(value: Any) -> Any:
+    value = _plain(value)
+    if isinstance(value, dict):
+        return {key: _without_free(item) for key, item in value.items() if key not in FREE_KEYS}
+    return value
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        out.update(_flat(item, f"{name}.{key}" if name else key))
+    return out
