@@ -17,12 +17,12 @@ from torch import Tensor
 class JitterConfig:
     """Strengths of the changes; 0 turns one off. Gains are +- around 1, shade and noise in picture units."""
 
-    brightness: float = 0.35
-    channel: float = 0.12
-    contrast: float = 0.35
-    saturation: float = 0.3
-    shade: float = 0.25
-    noise: float = 0.03
+    brightness: float = 0.25
+    channel: float = 0.1
+    contrast: float = 0.25
+    saturation: float = 0.25
+    shade: float = 0.12
+    noise: float = 0.02
     zoom: tuple[float, float] = (0.7, 1.0)
 
 

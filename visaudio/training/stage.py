@@ -204,7 +204,7 @@ class _Log:
         if step % self.config.log_every and step != 1:
             return
         values = {"loss": loss, "grad_norm": norm, **scalars}
-        values = {key: float(value) for key, value in values.items()}
+        values = {key: float(torch.as_tensor(value).detach()) for key, value in values.items()}
         for key, value in values.items():
             self.writer.add_scalar(f"{self.name}/{key}", value, step)
         self.writer.add_scalar(f"{self.name}/learning_rate", rate, step)

@@ -215,7 +215,7 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
     onset_scores, onset_labels, ild, ild_truth, class_hits = [], [], [], [], []
     for index in range(len(frames)):
         count = frames.shape[1] // size * size  # segments back to back: each slot is judged once
-        pictures = torch.from_numpy(frames[index, :count]).to(device).float() / 127.5 - 1
+        pictures = torch.from_numpy(np.array(frames[index, :count])).to(device).float() / 127.5 - 1
         levels, onset, classes = model(rearrange(pictures, "(b s) c h w -> b s c h w", s=size))
         target = pool_slots(
             truth.levels_db[index, :, :count].astype(np.float32).transpose(1, 0, 2)[None],
