@@ -46,7 +46,7 @@ def rotate(
     rotation: (3, 3), or a path (F, 3, 3) whose matrix k holds at time k / frame_rate; between frames
     the matrix moves smoothly from sample to sample, after the last frame it stays.
     """
-    foa = _check_foa(foa)
+    foa = check_foa(foa)
     rotation = np.asarray(rotation, dtype=np.float64)
     if rotation.ndim == 3 and len(rotation) == 1:
         rotation = rotation[0]
@@ -85,7 +85,7 @@ def _turn_along(
 
 def covariance(foa: ArrayLike, block: int | None = None) -> NDArray[np.float64]:
     """Channel covariances (F, 4, 4), each the mean over `block` samples (the last may be shorter)."""
-    foa = _check_foa(foa).astype(np.float64)
+    foa = check_foa(foa).astype(np.float64)
     block = block or max(1, foa.shape[1])
     starts = range(0, foa.shape[1], block)
     return np.stack([(part := foa[:, s : s + block]) @ part.T / part.shape[1] for s in starts])
@@ -139,7 +139,8 @@ def _beams(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights / (1 + BEAM_GAIN)
 
 
-def _check_foa(foa: ArrayLike) -> NDArray[np.floating]:
+def check_foa(foa: ArrayLike) -> NDArray[np.floating]:
+    """The field as an array; ValueError unless it is (4, N)."""
     foa = np.asarray(foa)
     if foa.ndim != 2 or foa.shape[0] != 4:
         raise ValueError(f"expected first-order ambisonics of shape (4, samples), got {foa.shape}")

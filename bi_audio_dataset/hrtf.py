@@ -170,7 +170,7 @@ def load_sofa(path: str | Path, sample_rate: int) -> HrirSet:
     """
     path = Path(path)
     sofa = _read_sofa(path)
-    ir, rate = np.asarray(getattr(sofa, "Data_IR", np.empty(0)), dtype=np.float64), None
+    ir = np.asarray(getattr(sofa, "Data_IR", np.empty(0)), dtype=np.float64)
     if ir.ndim != 3 or ir.shape[1] != 2:
         raise UserError(
             f"{path}: Data.IR has shape {ir.shape}, expected (measurements, 2 receivers, samples): "

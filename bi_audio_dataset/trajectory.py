@@ -98,7 +98,7 @@ def random_path(
     yaw = np.rad2deg(first_yaw_rad) + rng.uniform(-1, 1) * config.first_yaw_offset_deg
     pitch = np.rad2deg(first_pitch_rad) + rng.uniform(-1, 1) * config.first_pitch_offset_deg
     pitch = float(np.clip(pitch, *config.pitch_range_deg))
-    roll = rng.uniform(*config.roll_range_deg) * 0.5
+    roll = float(np.clip(0.5 * rng.uniform(*config.roll_range_deg), *config.roll_range_deg))
     start = np.array([yaw, pitch, roll])
     if rng.uniform() < config.static_probability or num_frames < 2:
         return CameraPath.fixed(num_frames, rate_hz, *np.deg2rad(start))
