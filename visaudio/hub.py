@@ -1,0 +1,383 @@
+"""A model as a folder, in the package or on the Hub: save, load, push.
+
+    config.json               sizes of every part, sampling defaults, licence, provenance, summary of the training
+    codec.safetensors         one file per part, so that any one of them can be replaced
+    clip.safetensors
+    synchformer.safetensors
+    network.safetensors
+    README.md                 the model card
+
+Weights may be stored in half precision; in memory they are float32. Only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bi_audio_dataset.schema import UserError
+from visaudio import __version__
+from visaudio.codec.base import Codec
+from visaudio.codec.dac import DacCodec
+from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
+from visaudio.config import from_dict, to_dict
+from visaudio.encoders.clip import ClipEncoder
+from visaudio.encoders.synchformer import SynchformerEncoder
+from visaudio.model.network import DualBranchNetwork
+from visaudio.presets import Preset
+from visaudio.sampling import SamplingConfig
+
+FORMAT_VERSION = 1
+PARTS = ("codec", "clip", "synchformer", "network")
+DEFAULT_MODEL = "tiny"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_HALF_MAX = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model card says and a program may ask. `training`: free-form summary (data, steps, figures)."""
+
+    licence: str = "apache-2.0"
+    provenance: str = ""
+    limits: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Components:
+    """All parts of a model, in evaluation mode."""
+
+    preset: Preset
+    codec: Codec
+    clip: ClipEncoder
+    synchformer: SynchformerEncoder
+    network: DualBranchNetwork
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    info: ModelInfo = field(default_factory=ModelInfo)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.latent_mean.device
+
+    def to(self, device: torch.device | str) -> Components:
+        """Moves every part, in place; returns itself."""
+        for part in PARTS:
+            getattr(self, part).to(device)
+        return self
+
+
+def build_components(preset: Preset) -> Components:
+    """All parts of a preset with random weights."""
+    codec = (
+        SpectralCodec(preset.codec)
+        if isinstance(preset.codec, SpectralCodecConfig)
+        else DacCodec(preset.codec)
+    )
+    components = Components(
+        preset=preset,
+        codec=codec,
+        clip=ClipEncoder(preset.clip),
+        synchformer=SynchformerEncoder(preset.synchformer),
+        network=DualBranchNetwork(preset.network),
+    )
+    for part in PARTS:
+        getattr(components, part).eval().requires_grad_(False)
+    return components
+
+
+# -------------------- writing
+
+
+def save_pretrained(
+    folder: str | Path, components: Components, dtype: torch.dtype | str = torch.float32
+) -> Path:
+    """Writes a model folder beside `folder`, then puts it in its place.
+
+    dtype: of the weights on disk, float32 or float16; vectors (norms, biases, statistics) stay float32.
+    Raises UserError if it cannot be written, ValueError if a weight does not fit half precision.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+            raise UserError(f"{folder}: is not a model folder and not empty; it will not be replaced")
+        temporary.mkdir()
+        for part in PARTS:
+            state = getattr(components, part).state_dict()
+            save_file(_stored(state, dtype, part), temporary / f"{part}.safetensors", {"format": "pt"})
+        (temporary / "config.json").write_text(json.dumps(_config(components), indent=2) + "\n")
+        (temporary / "README.md").write_text(model_card(components))
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _stored(state: Mapping[str, Tensor], dtype: torch.dtype, part: str) -> dict[str, Tensor]:
+    stored = {}
+    for name, value in state.items():
+        value = value.detach().cpu().contiguous()
+        if value.is_floating_point() and value.ndim > 1:
+            if dtype == torch.float16 and value.numel() and not value.abs().max() < _HALF_MAX:
+                raise ValueError(
+                    f"{part}.{name} does not fit half precision (largest: {value.abs().max():g})"
+                )
+            value = value.to(dtype)
+        stored[name] = value.clone()
+    return stored
+
+
+def _config(components: Components) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "visaudio_version": __version__,
+        "preset": to_dict(components.preset),
+        "sampling": to_dict(components.sampling),
+        "info": to_dict(components.info),
+    }
+
+
+def model_card(components: Components) -> str:
+    """README.md of a model folder: what it is, how to use it, where it comes from, its limits."""
+    info, preset = components.info, components.preset
+    parameters = {part: sum(p.numel() for p in getattr(components, part).parameters()) for part in PARTS}
+    lines = [
+        "---",
+        f"license: {info.licence}",
+        "library_name: visaudio",
+        "pipeline_tag: any-to-any",
+        "tags: [video-to-audio, binaural-audio, spatial-audio, flow-matching]",
+        "---",
+        "",
+        f"# ViSAudio, preset `{preset.name}`",
+        "",
+        "Binaural sound (two ears) from silent video, by the ViSAudio method (arXiv 2512.03036).",
+        "",
+        "```python",
+        "from visaudio.pipeline import ViSAudioPipeline",
+        "",
+        'pipe = ViSAudioPipeline.from_pretrained("<this folder or repository>")',
+        'pipe("clip.mp4").save("clip.flac")',
+        "```",
+        "",
+        "| part | parameters |",
+        "|---|---|",
+        *(f"| {part} | {count:,} |" for part, count in parameters.items()),
+        "",
+        f"Sound is made at {preset.sequence.sample_rate} Hz per ear; trained on "
+        f"{preset.sequence.duration_s:g} s clips, longer videos run in overlapping windows.",
+        "",
+        "## Limits",
+        "",
+        info.limits or "Not stated.",
+        "",
+        "## Provenance and licence",
+        "",
+        f"Licence: {info.licence}. {info.provenance}".rstrip(),
+        "",
+    ]
+    if info.training:
+        lines += ["## Training", "", *_bullets(info.training), ""]
+    return "\n".join(lines)
+
+
+def _bullets(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}- {key}:", *_bullets(value, indent + "  ")]
+        else:
+            lines.append(
+                f"{indent}- {key}: {value:.4g}" if isinstance(value, float) else f"{indent}- {key}: {value}"
+            )
+    return lines
+
+
+# -------------------- reading
+
+
+def load_pretrained(
+    name: str | Path = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    overrides: Mapping[str, str | Path] | None = None,
+    device: torch.device | str = "cpu",
+) -> Components:
+    """A model from a folder, a packaged name ("tiny") or a Hub repository ("owner/name", at `revision`).
+
+    overrides: part -> a .safetensors file for that part's sizes in this model, or another model's folder or
+    name, from which the part comes with its sizes. Raises UserError with one line for all that can be wrong.
+    """
+    folder = find_model(name, revision)
+    config = _read_config(folder)
+    preset = _preset(config, folder)
+    files = {part: folder / f"{part}.safetensors" for part in PARTS}
+    for part, source in (overrides or {}).items():
+        if part not in PARTS:
+            raise UserError(f"unknown part {part!r}; a model has {', '.join(PARTS)}")
+        if Path(source).is_file():
+            files[part] = Path(source)
+        else:
+            other = find_model(source)
+            preset = _with_part(preset, _preset(_read_config(other), other), part)
+            files[part] = other / f"{part}.safetensors"
+    components = build_components(preset)
+    components.sampling = from_dict(SamplingConfig, config.get("sampling", {}), where="sampling")
+    components.info = from_dict(ModelInfo, config.get("info", {}), where="info")
+    for part, file in files.items():
+        _load_part(getattr(components, part), file, part)
+    return components.to(device)
+
+
+def packaged_models() -> tuple[str, ...]:
+    """Names of the models that ship inside the package."""
+    root = Path(str(resources.files("visaudio"))) / "weights"
+    return tuple(sorted(path.parent.name for path in root.glob("*/config.json")))
+
+
+def find_model(name: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model, fetched from the Hub where it is neither a folder nor packaged."""
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{path}: holds no config.json, so it is not a model folder")
+        return path
+    if str(name) in packaged_models():
+        return Path(str(resources.files("visaudio"))) / "weights" / str(name)
+    if not _REPOSITORY.fullmatch(str(name)) or path.is_absolute():
+        known = ", ".join(packaged_models()) or "none"
+        raise UserError(
+            f"no model {str(name)!r}: expected a folder, a packaged name ({known}) or a Hub repository owner/name"
+        )
+    return _download(str(name), revision)
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["config.json", "README.md", *(f"{part}.safetensors" for part in PARTS)]
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"no folder and no Hub repository {repository!r} (or it is private: log in)"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"model {repository!r} is neither a folder nor in the local cache, and the Hub cannot be reached"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        at = f" at revision {revision!r}" if revision else ""
+        raise UserError(f"model {repository!r}{at} cannot be fetched from the Hub: {reason}") from error
+    if not (folder / "config.json").is_file():
+        raise UserError(f"Hub repository {repository!r} holds no config.json, so it is not a visaudio model")
+    return folder
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'}: cannot be read ({error})") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{folder}: a model of format {version!r}, this program reads {FORMAT_VERSION}; "
+            "use the version of visaudio that wrote it"
+        )
+    return config
+
+
+def _preset(config: Mapping[str, Any], folder: Path) -> Preset:
+    preset = from_dict(Preset, config.get("preset", {}), where=f"{folder.name}/config.json: preset")
+    # the weights come from this folder, not from where training took them
+    return replace(
+        preset,
+        clip=replace(preset.clip, weights=None),
+        synchformer=replace(preset.synchformer, weights=None),
+        codec=replace(preset.codec, weights=None) if hasattr(preset.codec, "weights") else preset.codec,
+    )
+
+
+def _with_part(preset: Preset, other: Preset, part: str) -> Preset:
+    try:
+        return replace(preset, **{part: getattr(other, part)})
+    except ValueError as error:
+        raise UserError(f"the {part} of {other.name!r} does not fit {preset.name!r}: {error}") from error
+
+
+def _load_part(module: nn.Module, file: Path, part: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if file.suffix != ".safetensors":
+        raise UserError(f"{file}: only .safetensors weights are read")
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be read as safetensors ({error})") from error
+    expected = module.state_dict()
+    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
+    if missing or extra or wrong:
+        raise UserError(
+            f"{file}: not the weights of this {part}: missing {missing[:2]}, unexpected {extra[:2]}, "
+            f"other shapes {wrong[:2]} ({len(missing)}, {len(extra)}, {len(wrong)} in all)"
+        )
+    module.load_state_dict(state)  # copies into float32
+
+
+def push_to_hub(
+    folder: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "",
+) -> str:
+    """Uploads a model folder; returns the commit's address. Raises UserError if it cannot be done.
+
+    The licence in config.json, the strictest that the weights inherit, goes along in the card.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    folder = find_model(folder)
+    _read_config(folder)
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message or f"visaudio {__version__}",
+            allow_patterns=["config.json", "README.md", *(f"{part}.safetensors" for part in PARTS)],
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot push to {repository!r}: {reason}") from error
+    return str(commit.commit_url)
