@@ -17,6 +17,7 @@ from bi_audio_dataset.schema import UserError
 
 # Picture codecs that an mp4 file can hold and common players then play.
 _MP4_CODECS = {"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"}
+_MP4_SUFFIXES = {".mp4", ".mov", ".m4v"}
 _OPUS_RATE = 48000
 _AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 # Intensity stereo and noise substitution rewrite interaural cues; both are on by default in FFmpeg's AAC.
@@ -67,13 +68,15 @@ def mux_binaural(
         picture = video_stream(source, source_video)
         with av.open(str(temporary.absolute()), "w", options=_muxer_options(output, rate)) as target:
             try:
-                copy = target.add_stream_from_template(picture)
+                copy = target.add_stream_from_template(picture, opaque=True)  # needs no encoder of its kind
             except ValueError as error:
                 raise UserError(
                     f"{output}: this container cannot hold {line.info.video_codec}; use "
                     f"{output_container_for(source_video)}"
                 ) from error
             copy.time_base = picture.time_base
+            if line.info.video_codec == "hevc" and output.suffix.lower() in _MP4_SUFFIXES:
+                copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's default, hev1
             sound = _sound_stream(target, "libopus" if use_opus else "aac", rate, bitrate)
             packets = _merged(_copied(source, picture, copy, line), _encoded(sound, blocks, rate))
             for packet in packets:
@@ -81,7 +84,7 @@ def mux_binaural(
 
 
 def _muxer_options(output: Path, rate: int) -> dict[str, str]:
-    if output.suffix.lower() in (".mp4", ".mov", ".m4v"):
+    if output.suffix.lower() in _MP4_SUFFIXES:
         # Edit lists count in the movie's time scale; at the audio rate the sound's end is exact.
         return {**MP4_OPTIONS, "movie_timescale": str(rate)}
     return {"fflags": "+bitexact"}
@@ -105,9 +108,11 @@ def _copied(source, picture, copy, line: Timeline) -> Iterator[tuple[float, av.P
                 continue
             packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
             packet.dts = None if packet.dts is None else packet.dts - shift
-            time_s = float((packet.pts if packet.dts is None else packet.dts) * picture.time_base)
+            time_s = float(packet.pts * picture.time_base)
+            if not packet.duration:  # an mp4 would end before a last frame without length
+                packet.duration = max(round(line.frame_length_s(time_s) / picture.time_base), 1)
             packet.stream = copy
-            yield time_s, packet
+            yield float((packet.pts if packet.dts is None else packet.dts) * picture.time_base), packet
     except av.error.FFmpegError:  # a source that is cut short: what was probed has been copied
         return
 

@@ -65,6 +65,12 @@ class Timeline:
     origin_s: Fraction
     mirrored: bool
 
+    def frame_length_s(self, time_s: float) -> float:
+        """How long the frame that begins at `time_s` is shown."""
+        following = np.searchsorted(self.times_s, time_s + 1e-6, side="right")
+        end_s = self.times_s[following] if following < len(self.times_s) else self.info.duration_s
+        return float(end_s - time_s)
+
 
 def probe(path: str | os.PathLike) -> MediaInfo:
     """Reads what `path` holds.
@@ -138,7 +144,7 @@ def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
         audio_channels=audio.channels if audio else None,
         audio_rate=audio.rate if audio else None,
         container=_container_name(container.format.name, path),
-        video_codec=stream.codec_context.name,
+        video_codec=stream.codec_context.codec.canonical_name,
     )
     return Timeline(info, times_s, shown, origin_s, mirrored)
 
