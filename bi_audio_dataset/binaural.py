@@ -43,9 +43,11 @@ CROSSOVER_OCTAVES = 1.0
 SHAPED_HZ = 400.0
 #: Up to here the diffuse field's coherence is matched; it fades out over the octave about it.
 DIFFUSE_HZ = 2500.0
-#: The search of _shape: candidates, the extra weight of lateral directions, the price of lost coherence.
-WIDENINGS = np.linspace(0.0, 0.3, 16)
+#: Extra weight of lateral directions where cues are fitted: 1 + LATERAL_EMPHASIS y^4. Without it the ILD at
+#: 90 degrees comes out below that at 45.
 LATERAL_EMPHASIS = 8.0
+#: The search of _shape: candidates, and the price of lost coherence.
+WIDENINGS = np.linspace(0.0, 0.3, 16)
 COHERENCE_COST = 1.0
 MIRROR_Y = np.array([1.0, -1.0, 1.0, 1.0])
 #: Covariance of the channels (W, Y, Z, X) in a diffuse field of unit pressure (SN3D).
@@ -112,9 +114,8 @@ def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArr
     response = response * np.exp(2j * np.pi * frequency_hz * travel_s)[:, None, None]
     d = hrir_set.directions
     harmonics = np.stack([np.ones(len(d)), d[:, 1], d[:, 2], d[:, 0]])  # (4, M)
-    weighted = harmonics * hrir_set.weights
-    # Weighted least squares for D in D harmonics = response: (M, 4) right inverse.
-    inverse = weighted.T @ np.linalg.inv(weighted @ harmonics.T)
+    inverse = _right_inverse(harmonics, hrir_set.weights)
+    lateral_inverse = _right_inverse(harmonics, _lateral_weights(hrir_set))
     wanted = (response * hrir_set.weights) @ response.conj().transpose(0, 2, 1)  # diffuse covariances
 
     shaped = 1 - _ramp(frequency_hz, SHAPED_HZ * 2**0.5, 1.0)
@@ -125,7 +126,7 @@ def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArr
     free = _ramp(frequency_hz, crossover_hz, CROSSOVER_OCTAVES)
     for k in np.flatnonzero(free):
         previous = decoder[k - 1] @ harmonics
-        magnitude = (np.abs(response[k]) * np.exp(1j * np.angle(previous))) @ inverse
+        magnitude = (np.abs(response[k]) * np.exp(1j * np.angle(previous))) @ lateral_inverse
         decoder[k] += free[k] * (magnitude - decoder[k])
     diffuse = (1 - shaped) * (1 - _ramp(frequency_hz, DIFFUSE_HZ, 1.0))
     for k in range(len(decoder)):
@@ -140,6 +141,16 @@ def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArr
         left = 0.5 * (filters[0] + MIRROR_Y[:, None] * filters[1])
         filters = np.stack([left, MIRROR_Y[:, None] * left])
     return filters
+
+
+def _right_inverse(harmonics: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(M, 4) matrix P: D = target P is the weighted least-squares fit of D harmonics (4, M) to target."""
+    weighted = harmonics * weights
+    return weighted.T @ np.linalg.inv(weighted @ harmonics.T)
+
+
+def _lateral_weights(hrir_set: HrirSet) -> NDArray[np.float64]:
+    return hrir_set.weights * (1 + LATERAL_EMPHASIS * hrir_set.directions[:, 1] ** 4)
 
 
 def _shape(
@@ -170,7 +181,7 @@ def _shape(
         return size[bins] * common[bins] * np.exp(1j * (1 + share) * interaural[bins, None] * ears)
 
     harmonics = np.stack([np.ones(len(d)), d[:, 1], d[:, 2], d[:, 0]])
-    weights = hrir_set.weights * (1 + LATERAL_EMPHASIS * d[:, 1] ** 4)
+    weights = _lateral_weights(hrir_set)
     bins = np.flatnonzero((frequency_hz >= 80.0) & (frequency_hz <= SHAPED_HZ))
     bins = bins[:: max(1, len(bins) // 12)]
     coherence = _coherence(wanted[bins])
@@ -207,7 +218,7 @@ def _ramp(frequency_hz: NDArray[np.float64], centre_hz: float, octaves: float) -
 def _match_covariance(
     decoder: NDArray[np.complex128], wanted: NDArray[np.complex128]
 ) -> NDArray[np.complex128]:
-    """The decoder (2, 4) mixed by the 2x2 matrix nearest to none whose diffuse covariance is `wanted` (2, 2)."""
+    """The decoder (2, 4) with its ears mixed as little as gives the diffuse covariance `wanted` (2, 2)."""
     scaled = decoder * np.sqrt(DIFFUSE_COVARIANCE)
     actual = scaled @ scaled.conj().T
     root_actual, root_wanted = _root(actual), _root(wanted)

@@ -5,6 +5,7 @@ Axes, angles and the order of the ears: sphere.py (index 0 = left ear).
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,7 +46,8 @@ class HrirSet:
         count = len(self.directions)
         if self.directions.shape != (count, 3) or self.hrirs.shape[:2] != (count, 2) or self.hrirs.ndim != 3:
             raise ValueError(
-                f"expected directions (M, 3) and hrirs (M, 2, L), got {self.directions.shape} and {self.hrirs.shape}"
+                "expected directions (M, 3) and hrirs (M, 2, L), "
+                f"got {self.directions.shape} and {self.hrirs.shape}"
             )
 
     @cached_property
@@ -70,7 +72,7 @@ class HrirSet:
 
     @cached_property
     def centre_delay_samples(self) -> int:
-        """Samples a sound takes to the head's centre: the onset at both ears for sources near the median plane."""
+        """Samples a sound takes to the head's centre: the ears' onset for sources near the median plane."""
         frontal = np.abs(self.directions[:, 1]) < np.sin(np.deg2rad(10.0))
         if not frontal.any():
             frontal = np.abs(self.directions[:, 1]) <= np.abs(self.directions[:, 1]).min() + 1e-6
@@ -240,10 +242,16 @@ def _resample(ir: NDArray[np.float64], rate: float, sample_rate: int) -> NDArray
     """Responses at another rate, scaled so that the filter's gain stays."""
     import soxr
 
-    margin = 16  # keeps the resampler's own ringing off the edges
-    channels = np.pad(ir, ((0, 0), (0, 0), (margin, margin))).reshape(-1, ir.shape[-1] + 2 * margin).T
-    out = soxr.resample(np.ascontiguousarray(channels), rate, sample_rate, quality="VHQ").T
-    return out.reshape(*ir.shape[:2], -1) * (rate / sample_rate)
+    # All responses in one stream are far faster than thousands of channels. Each gets zeros on both sides
+    # for the resampler's ringing, and a length that is a whole number of samples at both rates.
+    divisor = math.gcd(round(rate), sample_rate)
+    step, margin = round(rate) // divisor, 64
+    length = step * math.ceil((ir.shape[-1] + 2 * margin) / step)
+    padded = np.pad(ir, ((0, 0), (0, 0), (margin, length - ir.shape[-1] - margin)))
+    out = soxr.resample(padded.ravel(), round(rate), sample_rate, quality="VHQ")
+    out = out.reshape(*ir.shape[:2], length // step * (sample_rate // divisor))
+    kept = math.ceil((ir.shape[-1] + 2 * margin) * sample_rate / rate)
+    return out[..., :kept] * (rate / sample_rate)
 
 
 def _is_symmetric(hrir_set: HrirSet) -> bool:

@@ -34,7 +34,7 @@ class TrajectoryConfig:
     max_roll_rate_deg: float = 8.0
 
     def within_view(self, hfov_deg: float, elevation_deg: float = 0.0) -> TrajectoryConfig:
-        """The same limits, tightened so that what lies in the first direction seldom leaves a lens of `hfov_deg`.
+        """The same limits, tightened so that what lies first ahead seldom leaves a lens of `hfov_deg`.
 
         A narrow lens gets a smaller first offset and smaller turns; pitch runs around `elevation_deg`.
         """
