@@ -1,0 +1,397 @@
+"""Every clip through the frozen parts, once: what the flow training reads instead of video and sound.
+
+    python -m visaudio.data.features --dataset DIR --output DIR [--weights DIR]
+
+Legend: 2 ears (0 = left), F codec frames (whole tokens), D latent dimensions, Tc CLIP frames, R x C grid
+cells, Ts sync tokens, L text tokens.
+
+Layout of a features folder: `features.json` (lengths, shapes, latent statistics), `text.arrow` (one row
+per distinct caption) and shards `features-00000-of-00032.arrow` of 64 clips. Tensors are columns of raw
+float16 bytes; the files are Arrow streams, which `datasets.Dataset.from_file` opens memory-mapped too.
+Each clip is stored with the vision features of its left-right mirror; the mirrored latents are the same
+with the ears swapped, and so are not stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.base import Codec
+from visaudio.data.dataset import Clip, fit_samples, open_dataset, read_clip
+from visaudio.encoders.clip import ClipEncoder
+from visaudio.encoders.frames import mirror, prepare_frames, to_signed
+from visaudio.encoders.synchformer import SynchformerEncoder
+from visaudio.sequence import SequenceConfig
+
+SHARD_CLIPS = 64
+VISION = ("clip", "grid", "sync")
+INDEX = "features.json"
+
+
+@dataclass
+class Parts:
+    """The three frozen parts and the lengths they work at."""
+
+    codec: Codec
+    clip: ClipEncoder
+    synchformer: SynchformerEncoder
+    sequence: SequenceConfig
+
+    @torch.inference_mode()
+    def encode(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Row -> float16 latents (2, F, D), clip (Tc, Dc), grid (Tc, R C, Dg), sync (Ts, Ds), *_mirror."""
+        sequence = self.sequence
+        sync_times = np.arange(sequence.num_sync_frames) / sequence.sync_fps
+        clip_times = np.arange(sequence.num_clip_frames) / sequence.clip_fps
+        # one pass over the video gives both rates
+        times = np.concatenate([sync_times, clip_times])
+        clip = read_clip(row, times_s=times, sample_rate=sequence.sample_rate)
+        device = next(self.clip.parameters()).device
+        fine = prepare_frames(
+            clip.frames[: len(sync_times)], self.synchformer.image_size, self.synchformer.config.resize
+        )
+        coarse = self.clip.prepare(clip.frames[len(sync_times) :])
+        out = {"latents": self._latents(clip)}
+        for ending, change in (("", lambda frames: frames), ("_mirror", mirror)):
+            pooled, grid = self.clip.encode_images(change(coarse)[None].to(device))
+            sync = self.synchformer(to_signed(change(fine)[None].to(device)))
+            out |= {f"clip{ending}": pooled[0], f"grid{ending}": grid[0], f"sync{ending}": sync[0]}
+        return {name: value.half().cpu() for name, value in out.items()}
+
+    def _latents(self, clip: Clip) -> Tensor:
+        num_samples = self.sequence.num_frames * self.codec.latent_hop
+        audio = fit_samples(clip.audio[:, : self.sequence.num_samples], num_samples)
+        return self.codec.encode_binaural(torch.from_numpy(audio)[None].to(self.codec.device))[0]
+
+    def digest(self) -> str:
+        """Names these weights: features of other weights are not mixed with theirs."""
+        found = hashlib.blake2b(digest_size=16)
+        for module in (self.codec, self.clip, self.synchformer):
+            for name, value in module.state_dict().items():
+                found.update(name.encode())
+                found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+
+def extract_features(
+    dataset: str | Path,
+    output: Path,
+    codec: Codec,
+    clip: ClipEncoder,
+    synchformer: SynchformerEncoder,
+    sequence: SequenceConfig,
+    workers: int = 2,
+    splits: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Encode all clips of a BiAudio folder or repository; returns `output`.
+
+    Finished shards of the same clips, lengths and weights are kept, others are made anew. On a CPU, `workers`
+    processes of one thread each share the shards.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence)
+    rows = open_dataset(dataset, splits)
+    if not len(rows):
+        raise UserError(f"the dataset at '{dataset}' has no rows in splits {splits}")
+    key = {"sequence": asdict(sequence), "weights": parts.digest(), "ids": _digest(rows["id"][:])}
+    index_path = output / INDEX
+    if index_path.is_file():
+        index = json.loads(index_path.read_text())
+        if index["key"] == key and "latent_mean" in index:
+            return output
+    if not index_path.is_file() or index["key"] != key:
+        for old in output.glob("*.arrow"):
+            old.unlink()
+        index_path.write_text(json.dumps({"key": key}))
+    shards = _shards(len(rows))
+    _write_text(output / "text.arrow", sorted(set(rows["caption"][:])), parts.clip)
+    todo = [shard for shard in range(len(shards)) if not _shard_path(output, shard, len(shards)).is_file()]
+    _encode_shards(rows, shards, todo, parts, output, workers, progress)
+    _write_index(output, key)
+    return output
+
+
+def _shards(count: int) -> list[range]:
+    return [range(start, min(count, start + SHARD_CLIPS)) for start in range(0, count, SHARD_CLIPS)]
+
+
+def _shard_path(output: Path, shard: int, of: int) -> Path:
+    return output / f"features-{shard:05d}-of-{of:05d}.arrow"
+
+
+def _encode_shards(rows, shards, todo, parts: Parts, output: Path, workers: int, progress: bool) -> None:
+    from tqdm import tqdm
+
+    paths = [_shard_path(output, shard, len(shards)) for shard in todo]
+    done = sum(len(r) for r in shards) - sum(len(shards[shard]) for shard in todo)
+    total = sum(len(r) for r in shards)
+    with tqdm(total=total, initial=done, desc="features", unit="clip", disable=not progress) as bar:
+        if workers < 2 or len(todo) < 2 or parts.codec.device.type != "cpu":
+            for shard, path in zip(todo, paths, strict=True):
+                _encode_shard(rows, shards[shard], path, parts, bar.update)
+            return
+        context = get_context("spawn")  # the parent may hold torch's threads, which a fork would break
+        counter = context.Value("i", 0)
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(rows, parts, counter)
+        ) as pool:
+            jobs = {pool.submit(_worker_shard, shards[s], p) for s, p in zip(todo, paths, strict=True)}
+            while jobs:
+                try:
+                    for job in as_completed(jobs, timeout=2):
+                        job.result()
+                        jobs.discard(job)
+                        break
+                except TimeoutError:
+                    pass
+                bar.update(counter.value - (bar.n - done))
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(rows, parts: Parts, counter) -> None:
+    torch.set_num_threads(1)
+    _worker.update(rows=rows, parts=parts, counter=counter)
+
+
+def _worker_shard(indices: range, path: Path) -> None:
+    def count(number: int) -> None:
+        with _worker["counter"].get_lock():
+            _worker["counter"].value += number
+
+    _encode_shard(_worker["rows"], indices, path, _worker["parts"], count)
+
+
+def _encode_shard(rows, indices: range, path: Path, parts: Parts, count) -> None:
+    records, shapes = [], {}
+    for index in indices:
+        row = rows[index]
+        tensors = parts.encode(row)
+        shapes = {name: list(value.shape) for name, value in tensors.items()}
+        record = {
+            "id": row["id"],
+            "split": row["split"],
+            "caption": row["caption"],
+            "hfov_deg": float(row["hfov_deg"]),
+            "hrir_symmetric": bool(row["hrir_symmetric"]),
+            "classes": [source["class_name"] for source in row["truth"]["sources"]],
+        }
+        records.append(record | {name: value.numpy().tobytes() for name, value in tensors.items()})
+        count(1)
+    _write_arrow(path, records, shapes)
+
+
+def _write_arrow(path: Path, records: list[dict], shapes: dict[str, list[int]]) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(records)
+    if "classes" in table.column_names:  # a shard without any class would otherwise have a column of nulls
+        place = table.column_names.index("classes")
+        table = table.set_column(place, "classes", table["classes"].cast(pa.list_(pa.string())))
+    schema = table.schema.with_metadata({"shapes": json.dumps(shapes)})
+    part = path.with_suffix(".part")
+    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(table.cast(schema), max_chunksize=len(records))
+    part.replace(path)
+
+
+def _read_arrow(path: Path):
+    """-> (table over a memory map, shapes of its tensor columns)."""
+    import pyarrow as pa
+
+    try:
+        with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
+            table = reader.read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): remove it and extract the features again"
+        ) from error
+    return table, json.loads(table.schema.metadata[b"shapes"])
+
+
+@torch.inference_mode()
+def _write_text(path: Path, captions: list[str], clip: ClipEncoder) -> None:
+    if path.is_file():
+        return
+    records, shape = [], []
+    for start in range(0, len(captions), 64):
+        chunk = captions[start : start + 64]
+        tokens = clip.encode_text(chunk).half().cpu().numpy()
+        shape = list(tokens.shape[1:])
+        records += [{"caption": c, "text": t.tobytes()} for c, t in zip(chunk, tokens, strict=True)]
+    _write_arrow(path, records, {"text": shape})
+
+
+def _write_index(output: Path, key: dict) -> None:
+    """features.json with the mean and deviation of each latent dimension over the train split (else all)."""
+    folder = FeatureDataset(output, None, complete=False)
+    chosen = [i for i, split in enumerate(folder.splits) if split == "train"] or range(len(folder))
+    total = square = number = 0.0
+    for index in chosen:
+        latents = folder.tensor(index, "latents").double().flatten(0, 1)
+        total, square, number = (
+            total + latents.sum(0),
+            square + latents.square().sum(0),
+            number + len(latents),
+        )
+    mean = total / number
+    std = (square / number - mean.square()).clamp_min(1e-12).sqrt()
+    index = {
+        "key": key,
+        "clips": len(folder),
+        "shapes": folder.shapes,
+        "latent_mean": mean.tolist(),
+        "latent_std": std.tolist(),
+    }
+    (output / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+class FeatureDataset:
+    """Random access to a features folder; `split` None means all clips.
+
+    `ids`, `captions`, `classes` and `splits` are lists in the order of the indices. preload copies the
+    files into memory (1.4 GB for 2000 clips of the tiny preset); otherwise they stay memory-mapped.
+    """
+
+    def __init__(
+        self, folder: str | Path, split: str | None = "train", preload: bool = False, complete: bool = True
+    ) -> None:
+        folder = Path(folder)
+        paths = sorted(folder.glob("features-*.arrow"))
+        if not paths or (complete and not _is_complete(folder, paths)):
+            raise UserError(f"'{folder}' holds no complete features: run python -m visaudio.data.features")
+        text, text_shapes = _read_arrow(folder / "text.arrow")
+        self._text = {c: t for c, t in zip(*(text[n].to_pylist() for n in ("caption", "text")), strict=True)}
+        self.shapes = text_shapes
+        self._where: list[tuple[int, int]] = []
+        self._columns: list[dict[str, Any]] = []
+        self.ids, self.splits, self.captions, self.classes, self.hfov_deg = [], [], [], [], []
+        for number, path in enumerate(paths):
+            table, shapes = _read_arrow(path)
+            self.shapes = {**self.shapes, **shapes}
+            columns = {name: table[name].combine_chunks() for name in shapes}
+            if preload:
+                columns = {name: [value.as_py() for value in column] for name, column in columns.items()}
+            self._columns.append(columns)
+            meta = table.select(["id", "split", "caption", "classes", "hfov_deg"]).to_pylist()
+            for place, one in enumerate(meta):
+                if split is None or one["split"] == split:
+                    self._where.append((number, place))
+                    self.ids.append(one["id"])
+                    self.splits.append(one["split"])
+                    self.captions.append(one["caption"])
+                    self.classes.append(tuple(one["classes"]))
+                    self.hfov_deg.append(one["hfov_deg"])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def tensor(self, index: int, name: str) -> Tensor:
+        """One stored tensor, float16, as a copy: latents, clip, grid, sync, clip_mirror, grid_mirror, ..."""
+        number, place = self._where[index]
+        value = self._columns[number][name][place]
+        data = value if isinstance(value, bytes) else value.as_buffer()
+        return torch.from_numpy(np.frombuffer(data, dtype=np.float16).reshape(self.shapes[name]).copy())
+
+    def get(self, index: int, mirror: bool = False) -> dict[str, Any]:
+        """latents (2, F, D), clip (Tc, Dc), grid (Tc, R C, Dg), sync (Ts, Ds), text (L, Dt), hfov_rad.
+
+        With mirror, vision is that of the flipped frames; the latents are left as they are: whoever asks for
+        the mirror swaps the ears.
+        """
+        ending = "_mirror" if mirror else ""
+        text = np.frombuffer(self._text[self.captions[index]], dtype=np.float16)
+        return {
+            "id": self.ids[index],
+            "latents": self.tensor(index, "latents"),
+            **{name: self.tensor(index, name + ending) for name in VISION},
+            "text": torch.from_numpy(text.reshape(self.shapes["text"]).copy()),
+            "hfov_rad": math.radians(self.hfov_deg[index]),
+        }
+
+
+def latent_statistics(folder: str | Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of the latents of the train split."""
+    index = json.loads((Path(folder) / INDEX).read_text())
+    return torch.tensor(index["latent_mean"]), torch.tensor(index["latent_std"])
+
+
+def _is_complete(folder: Path, paths: list[Path]) -> bool:
+    index = folder / INDEX
+    if not index.is_file() or not (folder / "text.arrow").is_file():
+        return False
+    return "latent_mean" in json.loads(index.read_text()) and len(paths) == int(paths[0].stem.split("-")[-1])
+
+
+def _digest(values: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(values).encode(), digest_size=16).hexdigest()
+
+
+def load_part(module: nn.Module, folder: Path, name: str) -> nn.Module:
+    """Weights from a model folder (name.safetensors) or a training run (name/model.safetensors)."""
+    from safetensors.torch import load_file
+
+    for path in (folder / f"{name}.safetensors", folder / name / "model.safetensors"):
+        if path.is_file():
+            module.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+            return module.eval().requires_grad_(False)
+    raise UserError(f"'{folder}' holds neither {name}.safetensors nor {name}/model.safetensors")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    import argparse
+    import sys
+
+    # above this file's floor, and needed by its command line alone
+    from visaudio.codec.spectral import SpectralCodec
+    from visaudio.presets import load_preset
+
+    parser = argparse.ArgumentParser(
+        prog="python -m visaudio.data.features", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--dataset", required=True, help="BiAudio folder or Hub repository")
+    parser.add_argument("--output", required=True, type=Path, help="features folder")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=Path(__file__).parents[1] / "weights" / "tiny",
+        help="model folder or training run with the codec and the encoders (default: those that ship)",
+    )
+    parser.add_argument("--preset", default="tiny", help="sizes of the parts")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    options = parser.parse_args(arguments)
+    try:
+        preset = load_preset(options.preset)
+        extract_features(
+            options.dataset,
+            options.output,
+            codec=load_part(SpectralCodec(preset.codec), options.weights, "codec"),
+            clip=load_part(ClipEncoder(preset.clip), options.weights, "clip"),
+            synchformer=load_part(SynchformerEncoder(preset.synchformer), options.weights, "synchformer"),
+            sequence=preset.sequence,
+            workers=options.workers,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
