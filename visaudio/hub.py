@@ -1,6 +1,6 @@
 """A model as a folder, in the package or on the Hub: save, load, push.
 
-    config.json               sizes of every part, sampling defaults, licence, provenance, summary of the training
+    config.json               sizes of every part, sampling defaults, licence, provenance, training summary
     codec.safetensors         one file per part, so that any one of them can be replaced
     clip.safetensors
     synchformer.safetensors
@@ -268,7 +268,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     if not _REPOSITORY.fullmatch(str(name)) or path.is_absolute():
         known = ", ".join(packaged_models()) or "none"
         raise UserError(
-            f"no model {str(name)!r}: expected a folder, a packaged name ({known}) or a Hub repository owner/name"
+            f"no model {str(name)!r}: expected a folder, a packaged name ({known}) or a Hub owner/name"
         )
     return _download(str(name), revision)
 
@@ -286,7 +286,7 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"model {repository!r} is neither a folder nor in the local cache, and the Hub cannot be reached"
+            f"no model {repository!r}: no such folder, not in the local cache, and the Hub cannot be reached"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -2,7 +2,7 @@
 
     noise -> solve(guided(network)) -> tokens -> codec -> both ears' waveforms
 
-Legend: B samples, 2 ears (0 = left), N tokens of D dimensions, F codec frames, S audio samples, T video frames.
+Legend: B samples, 2 ears (0 = left), N tokens of D dimensions, F codec frames, S audio samples, T frames.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ DECODE_CONTEXT = 16
 class SamplingConfig:
     """A model's own defaults, stored in its config.json.
 
-    cfg_strength 1 is no guidance. overlap_s: shared by neighbouring windows of a long sound. shared_noise: both
-    ears start from one noise (as weights made from a mono model need for equal ears).
+    cfg_strength 1 is no guidance. overlap_s: shared by neighbouring windows of a long sound. shared_noise:
+    both ears start from one noise (as weights made from a mono model need for equal ears).
     """
 
     num_steps: int = 25
@@ -145,8 +145,8 @@ def encode_conditions(
     """Conditions of each window of a video in turn (B = 1); a video of one window gives one.
 
     video: a file, or frames (T, H, W, 3) uint8 RGB with their `fps`. duration_s: from the start; None is the
-    whole video; beyond its end the last frame is held. mask_away_clip: the sound's meaning comes from the prompt
-    alone (CLIP's pooled features are withheld; the spatial and sync features still say where and when).
+    whole video; beyond its end the last frame is held. mask_away_clip: the sound's meaning comes from the
+    prompt alone (CLIP's pooled features are withheld; spatial and sync features still say where and when).
     """
     sequence = components.preset.sequence
     length_s = max(sound_duration(video, duration_s, fps), MIN_DURATION_S)
@@ -234,8 +234,8 @@ def generate_blocks(
     conditions: of B samples; of each window in turn where the sound is longer than the training window.
     sequence: the training window. duration_s: of the sound; None is the training window's.
     guidance_scale: w of guidance.py. negative_text (L, Dt): text features to steer away from.
-    generator: of the noise; one per sample makes each independent of the batch it is in. Noise is drawn on the
-    CPU, so that a seed means the same on every device.
+    generator: of the noise; one per sample makes each independent of the batch it is in. Noise is drawn on
+    the CPU, so that a seed means the same on every device.
     noise (B, 2, N, D): given instead of drawn, N tokens of the whole sound.
     progress: called with the fraction done after every network evaluation.
     """
@@ -307,8 +307,8 @@ def _sample_window(
 ) -> Tensor:
     """Latents (B, 2, N, D) of one window; the first tokens are led to `before` (B, 2, overlap, D).
 
-    On the straight path to known latents x_1 the velocity is x_1 - x_0, so holding a token there is the same as
-    replacing it by t x_1 + (1 - t) x_0 at each step, for every solver.
+    On the straight path to known latents x_1 the velocity is x_1 - x_0, so holding a token there is the same
+    as replacing it by t x_1 + (1 - t) x_0 at each step, for every solver.
     """
     hold, known = None, None
     if before is not None and before.shape[2]:

@@ -22,8 +22,8 @@ from bi_audio_dataset import media
 from visaudio.encoders.frames import ResizeMode, prepare_frames
 from visaudio.sequence import SequenceConfig
 
-# Frames are decoded this much larger than the largest encoder needs, then resized as in training: for the tiny
-# preset (128 px) a 16:9 video comes at 256 x 144, the size of the clips it was trained on.
+# Frames are decoded this much larger than the largest encoder needs, then resized as in training: for the
+# tiny preset (128 px) a 16:9 video comes at 256 x 144, the size of the clips it was trained on.
 DECODE_MARGIN = 1.125
 
 
