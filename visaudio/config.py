@@ -84,7 +84,8 @@ def read_layers(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         )
         return OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"config {path or ''} {' '.join(overrides)}: {error}") from error
+        said = " ".join(str(error).split())
+        raise UserError(f"config {path or ''} {' '.join(overrides)}: {said}") from error
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> Any:
