@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML on top of the defaults (configs/)")
     parser.add_argument(
-        "--stages", metavar="a,b", help="only these: data,codec,clip,synchformer,features,flow,model"
+        "--stages", metavar="a,b", help="only these: data,codec,clip,synchformer,features,flow,export"
     )
     parser.add_argument("--show-config", action="store_true", help="print the resolved configuration and end")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
     if not stages.execute(chosen):
         return 130
-    if chosen[-1].name == "model":
+    if chosen[-1].name == "export":
         say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")
     return 0
 

@@ -1,5 +1,6 @@
 """From nothing to a folder that `from_pretrained` loads: the stages of a TrainConfig, put together."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,25 @@ import torch
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
+from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.flow_stage import export_weights, train_flow
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
+
+STAGES = ("data", "codec", "clip", "synchformer", "features", "flow", "export")
+PROVENANCE = (
+    "Every part was trained from random weights by train.py of this repository; no other weights entered."
+)
+LIMITS = (
+    "It knows the sounds, objects and rooms of BiAudio-Synth, which are procedural (bell, drum, "
+    "woodblock, ball, engine, bee, bird, siren); of anything else it makes what resembles them."
+)
 
 # Minutes per clip on two CPU cores, for the estimates alone.
 BUILD_MIN_PER_CLIP = 0.04
 FEATURES_MIN_PER_CLIP = 0.012
 DECODE_MIN_PER_CLIP = 0.004
+MIN_PER_STEP = 0.015
 
 
 class FullRun:
@@ -25,9 +37,8 @@ class FullRun:
 
     def __init__(self, config: TrainConfig):
         self.config, self.root = config, config.folder
-        self.cache = (
-            self.root / "cache"
-        )  # decoded frames and audio, shared by the stages; may be deleted after
+        # decoded frames and audio, shared by the stages; may be deleted afterwards
+        self.cache = self.root / "cache"
         self.workers = config.workers or len(os.sched_getaffinity(0))
 
     @property
@@ -106,17 +117,43 @@ class FullRun:
         )
         return result.finished
 
-    def model(self, folder: Path) -> bool:
+    def export(self, folder: Path) -> bool:
+        """Write the model folder, from a finished or an unfinished flow stage; half precision, as shipped."""
         from visaudio import hub
 
         codec, clip, synchformer = self.parts()
-        network = self.network()
-        hub.save_pretrained(
-            folder, self.config.model, codec=codec, clip=clip, synchformer=synchformer, network=network
+        components = hub.Components(
+            self.config.model,
+            codec,
+            clip,
+            synchformer,
+            self.network(),
+            sampling=self.config.sampling,
+            info=hub.ModelInfo(provenance=PROVENANCE, limits=LIMITS, training=self.summary()),
         )
+        hub.save_pretrained(self.model_folder, components, torch.float16)
         return True
 
     # --- what they share ---
+
+    @property
+    def model_folder(self) -> Path:
+        return self.root / "model"
+
+    def summary(self) -> dict[str, Any]:
+        """For the model card: what it was trained on, for how long."""
+        spent = {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/stage.json")}
+        state = json.loads(
+            (list_checkpoints(self.root / "flow" / "checkpoints")[-1] / "state.json").read_text()
+        )
+        loop = self.config.flow.loop
+        return {
+            "data": self.config.data.path or f"BiAudio-Synth, {self.config.data.clips} clips",
+            "flow steps": state["step"],
+            "clips per step": loop.batch_size,
+            "EMA relative width": loop.ema.output_sigma_rel,
+            "minutes": {name: round(spent[name]["minutes"], 1) for name in STAGES if name in spent},
+        }
 
     def _shared(self) -> dict[str, Any]:
         return {
@@ -160,7 +197,13 @@ def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
         raise UserError(
             f"{path} does not exist; run the stage that makes it first (--stages {path.parent.name})"
         )
-    module.load_state_dict(load_file(str(path)))
+    try:
+        module.load_state_dict(load_file(str(path)))
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit this version of {type(module).__name__} "
+            f"({str(error).splitlines()[-1].strip()}); remove {path.parent} to train it again"
+        ) from error
     return module.eval().requires_grad_(False)
 
 
@@ -172,6 +215,12 @@ def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     source = SyntheticSource(clips=clips, seed=seed)
     settings = {"seed": seed, "held_out": False, "sounds": "procedural", "sprites": "procedural"}
     build(source, folder, BuildConfig(seed=seed), workers=workers, settings=settings)
+
+
+def budget_min(loop: Any) -> float:
+    """Minutes that a stage's loop may take, roughly."""
+    steps = loop.steps * MIN_PER_STEP
+    return min(loop.max_minutes, steps) if loop.max_minutes > 0 else steps
 
 
 def plan(config: TrainConfig) -> Plan:
@@ -195,7 +244,7 @@ def plan(config: TrainConfig) -> Plan:
 
     def pretraining(name: str, title: str, part: str) -> Stage:
         settings = {"stage": to_dict(getattr(config, name)), "model": model[part]}
-        budget = getattr(config, name).loop.max_minutes
+        budget = budget_min(getattr(config, name).loop)
         return stage(name, title, settings, budget + DECODE_MIN_PER_CLIP * clips, ("data",))
 
     return Plan(
@@ -222,11 +271,13 @@ def plan(config: TrainConfig) -> Plan:
                 "flow",
                 "the dual-branch network",
                 {"flow": flow, "network": model["network"], "seed": config.seed},
-                config.flow.loop.max_minutes,
+                budget_min(config.flow.loop),
                 ("features",),
                 always=True,
                 parallel=True,
             ),
-            stage("model", "the folder that from_pretrained loads", {}, 0.2, ("flow",), always=True),
+            stage(
+                "export", f"{run.model_folder}, which from_pretrained loads", {}, 0.2, encoders, always=True
+            ),
         ],
     )

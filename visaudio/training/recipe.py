@@ -11,6 +11,7 @@ from pathlib import Path
 from bi_audio_dataset.schema import UserError
 from visaudio.config import from_dict, read_layers
 from visaudio.presets import Preset, get_preset
+from visaudio.sampling import SamplingConfig
 from visaudio.training.batches import DropoutConfig
 from visaudio.training.clip_stage import ClipStageConfig
 from visaudio.training.codec_stage import CodecStageConfig
@@ -64,8 +65,8 @@ def _flow() -> FlowStageConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """preset names where the sizes in ``model`` start from. output: null is runs/<preset>. workers:
-    processes that decode and build; 0 is one per core. duration of a training window:
-    model.sequence.duration_s.
+    processes that decode and build; 0 is one per core. sampling: the defaults that are stored with the
+    model. duration of a training window: model.sequence.duration_s.
     """
 
     preset: str = "tiny"
@@ -78,6 +79,7 @@ class TrainConfig:
     clip: ClipStageConfig = field(default_factory=_clip)
     synchformer: SynchformerStageConfig = field(default_factory=_synchformer)
     flow: FlowStageConfig = field(default_factory=_flow)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     @property
     def folder(self) -> Path:

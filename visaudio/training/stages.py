@@ -107,9 +107,7 @@ class Plan:
             total += 0 if done else stage.estimate_min
             state = "done" if done else f"about {minutes(60 * stage.estimate_min)}"
             say(f"  {stage.name:<12} {state:<14} {stage.title}")
-        say(
-            f"  in all about {minutes(60 * total)} on two CPU cores; Ctrl-C stops, the same command goes on"
-        )
+        say(f"  in all about {minutes(60 * total)} on two CPU cores; Ctrl-C stops, the same command goes on")
 
     def execute(self, chosen: Iterable[Stage]) -> bool:
         """Run what is not finished. False where a stage was stopped before its end."""
