@@ -19,7 +19,7 @@ What first order cannot do: with left ear W + b Y and right ear W - b Y the diff
 (1 - b^2/3) / (1 + b^2/3), and the ILD is largest at the lateral angle asin(1/b). No coherence, as real
 ears have above 2 kHz, would need b = sqrt(3), which puts the largest ILD at 35 degrees and half of it at
 90. So above DIFFUSE_HZ the ILD goes first and the coherence of a diffuse field stays too high (by about
-0.25, spherical head). Measured in tests: ITD within 60 us at 100-400 Hz, the diffuse field's coherence within
+0.3, spherical head). Measured in tests: ITD within 60 us at 100-400 Hz, the diffuse field's coherence within
 0.1 up to 2 kHz, that of two sources within 0.1 at 100-400 Hz.
 
 The head turns by turning the field before the filters (ambisonics.rotate). For a symmetric HRIR set the
