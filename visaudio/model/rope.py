@@ -32,9 +32,10 @@ def rotation(
     """The rotations of positions 0, step, 2 step, ...; angles in float32 whatever the dtype."""
     if head_dim % 2:
         raise ValueError(f"the head dimension must be even for rotary embeddings, got {head_dim}")
-    frequencies = step / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-    return Rotation(angles.cos().to(device, dtype), angles.sin().to(device, dtype))
+    with torch.inference_mode(False):  # a cached table serves sampling and training alike
+        frequencies = step / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
+        return Rotation(angles.cos().to(device, dtype), angles.sin().to(device, dtype))
 
 
 def rotate(x: Tensor, rot: Rotation) -> Tensor:

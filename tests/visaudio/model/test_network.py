@@ -65,7 +65,7 @@ def test_a_fresh_network_predicts_zero_and_every_parameter_learns():
     net = network()
     net(x, t, dropped).square().sum().backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
-    # the last joint block asks nothing for video and text any more: MMAudio's checkpoints have these all the same
+    # queries of the last joint block that nobody asks; MMAudio's checkpoints have them all the same
     assert dead == [f"joint_blocks.1.{m}_block.attn.q_norm.weight" for m in ("clip", "text")]
 
 

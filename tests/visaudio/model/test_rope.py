@@ -42,6 +42,14 @@ def test_rotation_keeps_lengths_and_position_zero():
     assert torch.equal(y[..., 0, :], x[..., 0, :])
 
 
+def test_a_table_made_while_sampling_can_train():
+    with torch.inference_mode():
+        rotation(37, 8, 0.123)
+    x = torch.ones(37, 8, requires_grad=True)
+    rotate(x, rotation(37, 8, 0.123)).sum().backward()
+    assert x.grad.abs().max() > 0
+
+
 def test_odd_head_dimension_is_refused():
     with pytest.raises(ValueError, match="even.*got 7"):
         rotation(4, 7)
