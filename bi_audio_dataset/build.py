@@ -1,35 +1,40 @@
 """The pipeline: recordings of a source -> clips -> Parquet shards. Resumable; the same bytes for any workers.
 
-DIR/build.json              what is being built; another build into the same folder is refused
+DIR/build.json                what is being built; another build into the same folder is refused
 DIR/.work/parts/<id>.parquet  finished recordings, written beside and renamed; gone when the build is complete
-DIR/data/*.parquet          the shards; the folder appears whole, by one rename
-DIR/README.md               the dataset card
+DIR/.work/scratch/            what a recording needs while it is made
+DIR/data/*.parquet            the shards; the folder appears whole, by one rename
+DIR/README.md                 the dataset card
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bi_audio_dataset.clip import BuildConfig, ClipMaker
+from bi_audio_dataset.clip import BuildConfig, ClipMaker, load_hrirs
 from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
 from bi_audio_dataset.shards import Figures, card, write_rows, write_shards
 from bi_audio_dataset.sources.base import Source
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -66,6 +71,8 @@ def build(
     output = Path(output)
     ids = source.recording_ids()
     check_ids(ids)
+    if config.sofa is not None:
+        load_hrirs(config)  # a bad file is better refused here than in each worker
     record = build_settings(source, ids, config, settings)
     claim(output, record)
     work = output / ".work"
@@ -157,6 +164,9 @@ def _make_parts(
 
     for leftover in parts.glob("*.tmp"):
         leftover.unlink()
+    scratch = parts.with_name("scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     todo = [i for i in ids if not _part(parts, i).exists()]
     skipped: dict[str, str] = {}
     with tqdm(
@@ -206,6 +216,11 @@ def _run(
                 yield from _finished(pending)
             while pending:
                 yield from _finished(pending)
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process died (killed, or out of memory?): run the same command again to go on, "
+                "with fewer workers if memory is short"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -222,6 +237,7 @@ class _Task:
 
     def __init__(self, source: Source, config: BuildConfig, parts: Path) -> None:
         self.source, self.parts = source, parts
+        self.scratch = parts.with_name("scratch")
         self.make = ClipMaker(config)
 
     def __call__(self, recording_id: str) -> str | None:
@@ -233,10 +249,12 @@ class _Task:
                 raise ValueError(
                     f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}"
                 )
-            with tempfile.TemporaryDirectory(prefix="bi_audio_") as workdir:
+            with tempfile.TemporaryDirectory(dir=self.scratch) as workdir:
                 recording = self.source.fetch(recording_id, Path(workdir))
                 records = self.make(recording, self.source.name, split)
         except UserError as error:
+            if getattr(error.__cause__, "errno", None) in DISK_FULL:
+                raise  # the machine's fault: skipping would lose good recordings
             return str(error)
         beside = part.with_name(part.name + ".tmp")
         write_rows(beside, records)
@@ -252,6 +270,8 @@ def _start_worker(source: Source, config: BuildConfig, parts: Path) -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    # Ctrl-C reaches the whole group; parts are renamed whole, so a worker may stop anywhere
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     parent = multiprocessing.parent_process()
     if parent is not None:
         # a killed parent must not leave workers waiting for tasks for ever

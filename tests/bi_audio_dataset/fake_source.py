@@ -1,5 +1,6 @@
 """A tiny corpus: a white square on grey that ticks, at a known azimuth, in a 160x80 panorama."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class FakeSource:
     azimuths_deg: tuple[float, ...] = (30.0, -60.0, 100.0)
     duration_s: float = 0.8
     broken: tuple[int, ...] = ()
+    deadly: tuple[int, ...] = ()
     kind: str = "square"
     name: str = "fake"
 
@@ -50,6 +52,8 @@ class FakeSource:
         index = int(recording_id.split("-")[1])
         if index in self.broken:
             raise UserError(f"'{recording_id}' is broken")
+        if index in self.deadly:
+            os._exit(9)  # what the kernel's memory killer does to a worker
         azimuth_deg = self.azimuths_deg[index]
         frames, truth = scene(azimuth_deg, self.duration_s, self.kind)
         video, audio = workdir / "v.mp4", workdir / "a.flac"

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -140,6 +141,30 @@ def test_nothing_usable_is_an_error_and_leaves_no_data(tmp_path):
     with pytest.raises(UserError, match="'fake-0' is broken"):
         build(FakeSource((5.0,), broken=(0,)), tmp_path / "set", tiny_config(), workers=0, progress=False)
     assert not (tmp_path / "set/data").exists()
+
+
+def test_dead_worker_is_one_line_and_finished_clips_stay(tmp_path):
+    with pytest.raises(UserError, match="a worker process died"):
+        build(FakeSource(deadly=(2,)), tmp_path / "set", tiny_config(), workers=1, progress=False)
+    parts = sorted(p.name for p in (tmp_path / "set/.work/parts").iterdir())
+    assert parts == ["fake-0.parquet", "fake-1.parquet"]
+
+
+def test_full_disk_stops_the_build_and_skips_nothing(tmp_path):
+    class Full(FakeSource):
+        def fetch(self, recording_id, workdir):
+            raise UserError("v.mp4: cannot be written, no space left") from OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(UserError, match="no space left"):
+        build(Full(), tmp_path / "set", tiny_config(), workers=0, progress=False)
+    assert list((tmp_path / "set/.work/parts").iterdir()) == []
+
+
+def test_bad_hrir_file_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "bad.sofa").write_text("not HDF5")
+    with pytest.raises(UserError, match="bad.sofa"):
+        build(FakeSource(), tmp_path / "set", tiny_config(sofa=str(tmp_path / "bad.sofa")), progress=False)
+    assert not (tmp_path / "set").exists()
 
 
 def test_repeated_ids_are_refused(tmp_path):
