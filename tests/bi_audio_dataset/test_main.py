@@ -2,14 +2,16 @@ import os
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 from fake_source import scene, ticks
 
 from bi_audio_dataset import ambisonics, media
 from bi_audio_dataset.__main__ import main
-from bi_audio_dataset.schema import AUDIO_RATE_HZ
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, UserError
 from bi_audio_dataset.shards import read_rows
+from bi_audio_dataset.sources.folder import FolderSource
 
 
 def write_recording(folder, name="walk", azimuth_deg=45.0, channels=4, seconds=1.0):
@@ -49,6 +51,37 @@ def test_folder_of_recordings_becomes_a_dataset_that_validates(tmp_path, capsys)
 
     assert main(command) == 0
     assert "already complete, nothing to do" in capsys.readouterr().out
+
+
+def test_ambisonics_inside_the_video_file_are_found(tmp_path):
+    """Channels must come in file order: a source at +60 degrees stays at the left."""
+    frames, _ = scene(60.0, 1.0)
+    signal = ticks(AUDIO_RATE_HZ, 0)
+    foa = np.round(ambisonics.encode(signal, np.radians(60.0), 0.0) * 32767).astype(np.int16)
+    with av.open(str(tmp_path / "film.mkv"), "w") as film:
+        picture = film.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        picture.width, picture.height, picture.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        sound = film.add_stream("pcm_s16le", rate=AUDIO_RATE_HZ, layout="4.0")
+        for frame in frames:
+            film.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(picture.encode())
+        block = av.AudioFrame.from_ndarray(foa.T.reshape(1, -1), format="s16", layout="4.0")
+        block.sample_rate = AUDIO_RATE_HZ
+        film.mux(sound.encode(block))
+        film.mux(sound.encode())
+
+    recording = FolderSource(tmp_path).fetch("film", tmp_path)
+    assert recording.audio_path == recording.video_path
+    read, rate = media.read_audio(recording.audio_path)
+    np.testing.assert_allclose(read, foa / 32768, atol=1e-6)
+    azimuth, _, _ = ambisonics.max_energy_direction(read, rate)
+    assert np.degrees(azimuth) == pytest.approx(60.0, abs=1.0)
+
+
+def test_picture_that_is_not_equirectangular_is_refused(tmp_path):
+    media.write_video(tmp_path / "flat.mp4", np.zeros((5, 36, 64, 3), np.uint8), fps=25)
+    with pytest.raises(UserError, match="'flat.mp4' is 64x36, expected an equirectangular picture"):
+        FolderSource(tmp_path).fetch("flat", tmp_path)
 
 
 def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
