@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset.schema import UserError
@@ -160,19 +159,6 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def load_preset(source: str | Path, overrides: Sequence[str] = ()) -> Preset:
-    """A preset by name, or a YAML file: `preset: <name>` and whatever differs from it.
-
-    overrides: "network.inter_ear_attention=false" and the like, on top.
-    """
-    if str(source) in PRESETS:
-        return from_dict(Preset, read_layers(None, overrides), defaults=PRESETS[str(source)])
-    if not str(source).endswith((".yaml", ".yml")):
-        raise UserError(
-            f"unknown preset {str(source)!r}; choose one of {', '.join(PRESETS)}, or a .yaml file"
-        )
-    values = read_layers(source, overrides)
-    start = values.pop("preset", None)
-    if start is None:
-        raise UserError(f"{source}: no `preset:` names where to start; choose one of {', '.join(PRESETS)}")
-    return from_dict(Preset, values, defaults=get_preset(str(start)))
+def load_preset(name: str, overrides: Sequence[str] = ()) -> Preset:
+    """A preset by name, with overrides such as "network.inter_ear_attention=false" on top."""
+    return from_dict(Preset, read_layers(None, overrides), defaults=get_preset(name))
