@@ -28,13 +28,13 @@ class DataConfig:
     """
 
     path: str | None = None
-    clips: int = 1600
+    clips: int = 1500
     seed: int = 0
 
 
 def _codec() -> CodecStageConfig:
     default = CodecStageConfig()
-    return replace(default, loop=replace(default.loop, max_minutes=40.0))
+    return replace(default, loop=replace(default.loop, max_minutes=35.0))
 
 
 def _clip() -> ClipStageConfig:
@@ -51,7 +51,7 @@ def _flow() -> FlowStageConfig:
     return FlowStageConfig(
         loop=FlowLoopConfig(
             steps=20000,
-            max_minutes=90.0,
+            max_minutes=85.0,
             batch_size=16,
             validate_every=500,
             schedule=ScheduleConfig(

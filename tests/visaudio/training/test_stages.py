@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from bi_audio_dataset.schema import UserError
+from visaudio.training.stages import Plan, Stage
+
+
+def _plan(folder, log, settings=None, stop_at=None):
+    settings = settings or {}
+
+    def stage(name, after=(), **more):
+        def run(path):
+            log.append(name)
+            return name != stop_at
+
+        return Stage(name, name, run, settings.get(name, {"rate": 1.0}), 1.0, after, **more)
+
+    return Plan(
+        folder, [stage("data"), stage("codec", ("data",)), stage("flow", ("data", "codec"), always=True)]
+    )
+
+
+def _run(plan, names=None):
+    chosen = plan.select(names)
+    plan.check(chosen)
+    return plan.execute(chosen)
+
+
+def test_finished_stages_are_skipped_and_unfinished_ones_go_on(tmp_path):
+    log = []
+    assert not _run(_plan(tmp_path, log, stop_at="codec"))
+    assert log == ["data", "codec"]
+    log.clear()
+    assert _run(_plan(tmp_path, log))
+    assert log == ["codec", "flow"]
+    log.clear()
+    assert _run(_plan(tmp_path, log))
+    assert log == ["flow"]  # it finds out itself whether there is more to do
+
+
+def test_a_stage_with_other_settings_is_refused_with_the_difference(tmp_path):
+    _run(_plan(tmp_path, []))
+    with pytest.raises(UserError, match=r"codec was made with other settings \(loop.rate: None, now 2"):
+        _run(_plan(tmp_path, [], {"codec": {"loop": {"rate": 2}}}))
+
+
+def test_what_changes_an_earlier_stage_makes_the_later_ones_stale(tmp_path):
+    _run(_plan(tmp_path, []))
+    changed = _plan(tmp_path, [], {"data": {"rate": 3.0}})
+    (tmp_path / "data" / "stage.json").unlink()
+    with pytest.raises(UserError, match="codec was made with other settings of an earlier stage"):
+        _run(changed)
+
+
+def test_time_budgets_and_logging_do_not_make_another_run(tmp_path):
+    _run(_plan(tmp_path, [], {"codec": {"loop": {"max_minutes": 30, "log_every": 5, "rate": 1}}}))
+    assert _run(_plan(tmp_path, [], {"codec": {"loop": {"max_minutes": 60, "log_every": 9, "rate": 1}}}))
+
+
+def test_selection_keeps_the_order_and_needs_what_comes_before(tmp_path):
+    log = []
+    plan = _plan(tmp_path, log)
+    assert [stage.name for stage in plan.select(["flow", "data"])] == ["data", "flow"]
+    with pytest.raises(UserError, match="stage codec needs stage data, which is not finished"):
+        _run(plan, ["codec"])
+    with pytest.raises(UserError, match="unknown stage 'flwo'; the stages are data, codec, flow"):
+        plan.select(["flwo"])
+    assert log == []
+
+
+def test_the_record_adds_up_the_minutes(tmp_path):
+    _run(_plan(tmp_path, []))
+    path = tmp_path / "flow" / "stage.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "minutes": 12.5}))
+    _run(_plan(tmp_path, []))
+    again = json.loads(path.read_text())
+    assert again["finished"] and 12.5 <= again["minutes"] < 12.6
