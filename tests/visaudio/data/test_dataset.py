@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from bi_audio_dataset.schema import UserError
+from visaudio.data import dataset
+from visaudio.data.dataset import AudioCache, FrameCache, build_cache, fit_samples, open_dataset, read_clip
+
+
+def test_rows_of_all_splits_or_of_one(fake_biaudio):
+    assert sorted(open_dataset(fake_biaudio)["id"]) == [f"fake-{i:03d}" for i in range(4)]
+    assert open_dataset(fake_biaudio, ["validation"])["id"][:] == ["fake-003"]
+
+
+def test_clip_shows_its_source_where_it_sounds(fake_biaudio):
+    row = open_dataset(fake_biaudio, ["train"])[0]  # azimuth +30 degrees: left
+    clip = read_clip(row, times_s=np.array([0.0, 1.0]), sample_rate=22050)
+    assert clip.frames.shape == (2, 54, 96, 3)
+    red = clip.frames[1].astype(int)
+    column = np.argmax((red[..., 0] - red[..., 1]).sum(axis=0))
+    assert abs(column / 96 - (0.5 - 0.5 * np.tan(np.radians(30)))) < 0.08
+    assert clip.audio.shape == (2, 44100) and clip.audio.dtype == np.float32
+    level = 10 * np.log10((clip.audio**2).mean(axis=1))
+    assert level[0] - level[1] == pytest.approx(9.0, abs=0.1)
+    assert clip.sources[0].class_name == "bell" and clip.sources[0].onset_s.tolist() == pytest.approx(
+        [0.4, 1.2]
+    )
+
+
+def test_media_is_not_decoded_unasked(fake_biaudio):
+    row = dataset.without_media(open_dataset(fake_biaudio))[0]
+    clip = read_clip(row)
+    assert clip.frames is None and clip.audio is None and clip.caption.startswith("Visible sound: a small")
+
+
+def test_other_schema_version_is_refused(fake_biaudio):
+    row = {**open_dataset(fake_biaudio)[0], "schema_version": 99}
+    with pytest.raises(UserError, match="schema_version 99"):
+        read_clip(row)
+
+
+@pytest.mark.parametrize("place", ["missing", "empty"])
+def test_no_dataset_is_one_clear_line(tmp_path, place):
+    folder = tmp_path / place
+    if place == "empty":
+        folder.mkdir()
+    with pytest.raises(UserError, match=place) as caught:
+        open_dataset(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_fit_samples_cuts_and_pads():
+    audio = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert fit_samples(audio, 2).tolist() == [[0, 1], [3, 4]]
+    assert fit_samples(audio, 4).tolist() == [[0, 1, 2, 0], [3, 4, 5, 0]]
+
+
+def test_audio_cache_holds_the_audio(fake_biaudio, tmp_path):
+    rows = open_dataset(fake_biaudio)
+    cached = build_cache(rows, AudioCache(22050, 44100), tmp_path, workers=1, progress=False)
+    truth = read_clip(rows[2], sample_rate=22050).audio
+    assert np.abs(cached[2] / 32767 - np.clip(truth, -1, 1)).max() < 1 / 32767
+
+
+def test_frame_cache_resumes_and_follows_its_rows(fake_biaudio, tmp_path, monkeypatch):
+    rows = open_dataset(fake_biaudio)
+    cache = FrameCache(fps=8.0, size=32, num_frames=4)
+    first = np.array(build_cache(rows, cache, tmp_path, workers=1, progress=False))
+    assert first.shape == (4, 4, 3, 32, 32)
+    read = []
+    monkeypatch.setattr(FrameCache, "read", lambda self, row: read.append(row["id"]) or np.zeros(self.shape))
+    again = build_cache(rows, cache, tmp_path, workers=1, progress=False)
+    assert read == [] and np.array_equal(again, first)
+    done = np.load(tmp_path / f"{cache.name}.done.npy", mmap_mode="r+")
+    done[1] = False  # as if it had been interrupted there
+    done.flush()
+    build_cache(rows, cache, tmp_path, workers=1, progress=False)
+    assert read == [rows[1]["id"]]
+    build_cache(rows.select([0, 2]), cache, tmp_path, workers=1, progress=False)
+    assert read[1:] == [rows[0]["id"], rows[2]["id"]]
