@@ -26,6 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stages", metavar="a,b", help="only these: data,codec,clip,synchformer,features,flow,export"
     )
+    parser.add_argument("--adopt", action="store_true", help="take stages that were made with other settings")
     parser.add_argument("--show-config", action="store_true", help="print the resolved configuration and end")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
     return parser.parse_args(arguments)
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     stages = plan(config)
     chosen = stages.select(options.stages.split(",") if options.stages else None)
-    stages.check(chosen)
+    stages.check(chosen, options.adopt)
     if int(os.environ.get("RANK", "0")) == 0:
         device = (
             torch.cuda.get_device_name()

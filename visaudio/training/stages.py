@@ -78,9 +78,9 @@ class Plan:
     def finished(self, name: str) -> bool:
         return bool(self._read(name).get("finished"))
 
-    def check(self, chosen: Iterable[Stage]) -> None:
+    def check(self, chosen: Iterable[Stage], adopt: bool = False) -> None:
         """Raise UserError, before any work, where a stage was begun with other settings or lacks one it
-        needs.
+        needs. With ``adopt``, other settings are only said: what is there is taken as it is.
         """
         chosen = list(chosen)
         names = {stage.name for stage in chosen}
@@ -94,10 +94,12 @@ class Plan:
         for name in (name for name in self.stages if name in needed):
             found = self._read(name).get("fingerprint")
             if found is not None and found != self.fingerprint(name):
-                raise UserError(
-                    f"{self.folder / name} was made with other settings"
-                    f"{self._changed(name)}; remove that folder, or choose another output=FOLDER"
-                )
+                what = f"{self.folder / name} was made with other settings{self._changed(name)}"
+                if not adopt:
+                    raise UserError(
+                        f"{what}; remove that folder, choose another output=FOLDER, or take it with --adopt"
+                    )
+                say(f"{what}; it is taken as it is")
 
     def show(self, chosen: Iterable[Stage]) -> None:
         """The stages with what each is expected to take."""

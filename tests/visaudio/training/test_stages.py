@@ -45,6 +45,18 @@ def test_a_stage_with_other_settings_is_refused_with_the_difference(tmp_path):
         _run(_plan(tmp_path, [], {"codec": {"loop": {"rate": 2}}}))
 
 
+def test_other_settings_can_be_adopted(tmp_path, capsys):
+    _run(_plan(tmp_path, []))
+    log = []
+    plan = _plan(tmp_path, log, {"codec": {"rate": 2.0}})
+    plan.check(plan.select(["flow"]), adopt=True)
+    assert (
+        "codec was made with other settings (rate: 1.0, now 2.0); it is taken as it is"
+        in capsys.readouterr().err
+    )
+    assert plan.execute(plan.select(["flow"])) and log == ["flow"]
+
+
 def test_what_changes_an_earlier_stage_makes_the_later_ones_stale(tmp_path):
     _run(_plan(tmp_path, []))
     changed = _plan(tmp_path, [], {"data": {"rate": 3.0}})
