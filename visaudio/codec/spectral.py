@@ -2,13 +2,15 @@
 
 The head is Vocos' (arXiv 2306.00814): magnitudes and phases of one STFT frame, then the inverse STFT.
 Interaural time lives in the phase below about 1.5 kHz, so there the encoder also sees the complex
-spectrum and the decoder writes one (a phase as a point of the unit circle, which has no wrap to learn).
+spectrum and the decoder writes one (a phase as a point of the unit circle, which has no wrap to learn),
+and a direct linear path joins the two (`phase_code`).
 
 Legend: B batch, S samples, T STFT frames, F = T / downsample latent frames, K bins, C channels, D latent.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +22,8 @@ from visaudio.codec.base import Codec, pad_to_frames, trim
 
 MAGNITUDE_FLOOR = 1e-5  # -100 dB relative to a full-scale sine
 MAGNITUDE_CEILING = 1e2
-COMPRESSION = 0.3  # power of the complex input: loud and quiet frames both reach the network
+COMPRESSION = 0.5  # power of the complex input: weaker partials reach the network too
+LEVEL_FLOOR = 1e-4  # -80 dB: below it the complex input fades out
 MAX_LOGVAR = 4.0
 
 
@@ -38,6 +41,7 @@ class SpectralCodecConfig:
     expansion: int = 2
     kernel: int = 7
     phase_cutoff_hz: float = 1500.0
+    phase_slots: int = 12
 
     def __post_init__(self) -> None:
         if self.n_fft % self.hop or self.n_fft // self.hop < 2:
@@ -54,6 +58,11 @@ class SpectralCodecConfig:
     @property
     def num_bins(self) -> int:
         return self.n_fft // 2 + 1
+
+    @property
+    def num_phase_slots(self) -> int:
+        """Complex slots of the direct phase path: two latent dimensions each, as far as there are any."""
+        return min(self.phase_slots, self.latent_dim // 2)
 
     @property
     def num_phase_bins(self) -> int:
@@ -121,6 +130,28 @@ def _trunk(width: int, blocks: int, config: SpectralCodecConfig) -> nn.Sequentia
     )
 
 
+def phase_code(config: SpectralCodecConfig) -> Tensor:
+    """Start of the direct phase path: (D, 2 r K_low) real matrix, r = downsample, columns (r, re/im, bin).
+
+    A latent frame has fewer dimensions than the low band has complex bins, so bands of three bins (a Hann
+    main lobe) are folded: band b adds to complex slot b modulo `phase_slots`, its bins and STFT frames
+    turned to the phase at the latent frame's centre, where one partial's entries agree. The transpose
+    unfolds: in each band the strongest partial of its slot gets its own phase back, and the magnitudes,
+    coded elsewhere, silence the others. Learned from chance, such a code takes thousands of steps.
+    """
+    k = torch.arange(config.num_phase_bins, dtype=torch.float64)
+    r = torch.arange(config.downsample, dtype=torch.float64)[:, None]
+    offset = (r + 0.5 - config.downsample / 2) * config.hop  # of a frame's centre, in samples
+    turn = math.pi * k - 2 * math.pi * k * offset / config.n_fft  # FFT phase counts from the start
+    slots = torch.arange(config.num_phase_slots)[:, None, None]
+    member = (k // 3) % config.num_phase_slots == slots
+    real, imag = member * turn.cos(), member * turn.sin()
+    code = torch.stack([torch.stack([real, -imag], dim=2), torch.stack([imag, real], dim=2)], dim=1)
+    weight = torch.zeros(config.latent_dim, 2 * config.downsample * config.num_phase_bins)
+    weight[: 2 * config.num_phase_slots] = code.flatten(0, 1).flatten(1) / math.sqrt(member[0].sum() * len(r))
+    return weight
+
+
 class Encoder(nn.Module):
     """complex STFT (B, T, K) -> (B, T / downsample, 2 D): mean and log variance."""
 
@@ -134,18 +165,31 @@ class Encoder(nn.Module):
         self.down = nn.Linear(config.downsample * width, width)
         self.down_norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, 2 * config.latent_dim)
+        self.direct = nn.Linear(2 * config.downsample * self.phase_bins, config.latent_dim, bias=False)
+        with torch.no_grad():
+            self.direct.weight.copy_(phase_code(config))
+            self.project.weight[: 2 * config.num_phase_slots] *= 0.1  # the phase code rules at first
 
-    def features(self, spectrum: Tensor) -> Tensor:
-        """Inputs of about unit size: log magnitudes of all bins, compressed complex low bins."""
-        magnitude = spectrum.abs().clamp_min(MAGNITUDE_FLOOR)
-        low = spectrum[..., : self.phase_bins]
-        low = low * magnitude[..., : self.phase_bins] ** (COMPRESSION - 1)
-        return torch.cat([(magnitude.log() + 7.0) / 2.5, 3.0 * low.real, 3.0 * low.imag], dim=-1)
+    def features(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs of about unit size: log magnitudes of all bins; low bins, complex, relative to their level.
+
+        The level is one number per latent frame, so that the complex input is nearly linear in the waveform.
+        """
+        log_magnitude = (spectrum.abs().clamp_min(MAGNITUDE_FLOOR).log() + 7.0) / 2.5
+        low = rearrange(spectrum[..., : self.phase_bins], "b (f r) k -> b f r k", r=self.downsample)
+        magnitude = low.abs()
+        level = magnitude.square().mean(dim=(2, 3), keepdim=True).sqrt() + LEVEL_FLOOR
+        gain = magnitude.clamp_min(MAGNITUDE_FLOOR) ** (COMPRESSION - 1) / level**COMPRESSION
+        low = torch.view_as_real(low * gain)
+        return log_magnitude, rearrange(low, "b f r k c -> b (f r) (c k)")
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        x = self.blocks(self.norm(self.embed(self.features(spectrum))))
+        log_magnitude, low = self.features(spectrum)
+        x = self.blocks(self.norm(self.embed(torch.cat([log_magnitude, low], dim=-1))))
         x = rearrange(x, "b (f r) c -> b f (r c)", r=self.downsample)
-        return self.project(self.down_norm(F.gelu(self.down(x), approximate="tanh")))
+        mean, logvar = self.project(self.down_norm(F.gelu(self.down(x), approximate="tanh"))).chunk(2, dim=-1)
+        mean = mean + self.direct(rearrange(low, "b (f r) c -> b f (r c)", r=self.downsample))
+        return torch.cat([mean, logvar], dim=-1)
 
 
 class Decoder(nn.Module):
@@ -162,6 +206,11 @@ class Decoder(nn.Module):
         self.out_norm = nn.LayerNorm(width)
         self.sizes = (self.num_bins, self.num_bins - self.phase_bins, self.phase_bins, self.phase_bins)
         self.head = nn.Linear(width, sum(self.sizes))
+        self.direct = nn.Linear(config.latent_dim, 2 * config.downsample * self.phase_bins, bias=False)
+        with torch.no_grad():
+            self.direct.weight.copy_(phase_code(config).T)
+            self.head.weight[-2 * self.phase_bins :] *= 0.1
+            self.head.bias[-2 * self.phase_bins :] *= 0.1
 
     def forward(self, latents: Tensor) -> Tensor:
         x = rearrange(self.embed(latents), "b f (r c) -> b (f r) c", r=self.downsample)
@@ -170,6 +219,9 @@ class Decoder(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = F.linear(x.float(), self.head.weight.float(), self.head.bias.float())
             log_magnitude, angle, real, imag = x.split(self.sizes, dim=-1)
+            direct = F.linear(latents.float(), self.direct.weight.float())
+            direct = rearrange(direct, "b f (r c k) -> c b (f r) k", r=self.downsample, c=2)
+            real, imag = real + direct[0], imag + direct[1]
             magnitude = (log_magnitude - 7.0).exp().clamp(max=MAGNITUDE_CEILING)
             norm = torch.rsqrt(real.square() + imag.square() + 1e-6)
             cos = torch.cat([real * norm, angle.cos()], dim=-1)
