@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, FrameCache, build_cache, open_dataset, read_clip, without_media
 from visaudio.encoders.clip import ClipConfig, ClipEncoder, pool_grid
+from visaudio.training.cells import CellTargets, boxes_at, grid_targets
 from visaudio.training.pictures import JitterConfig, apply_window, jitter_colours, random_window
 from visaudio.training.stage import LoopConfig, finish, finished, run_stage, step_rng
 from visaudio.training.truth import PictureTruth, class_list, picture_truth
@@ -48,52 +49,6 @@ class ClipStageConfig:
     class_weight: float = 0.5
 
 
-@dataclass(frozen=True)
-class PictureTargets:
-    """Targets of a batch for a grid of H x W cells (patches or pooled), built by `grid_targets`."""
-
-    presence: Tensor  # (B, H, W, K) float: a source of the class covers the cell
-    offset: Tensor  # (B, H, W, 2): x and y of a source's centre from the cell's, in cells
-    has_centre: Tensor  # (B, H, W) bool
-    active: Tensor  # (B, H, W) float, where a source covers the cell: it sounds
-    covered: Tensor  # (B, H, W) bool
-
-
-def grid_targets(boxes: dict[str, np.ndarray], rows: int, columns: int, classes: int) -> PictureTargets:
-    """boxes: x, y, half_width, half_height (B, S) in picture fractions, visible, active, label (B, S)."""
-    x, y = boxes["x"][..., None, None], boxes["y"][..., None, None]
-    column = ((np.arange(columns) + 0.5) / columns)[None, None, None, :]
-    row = ((np.arange(rows) + 0.5) / rows)[None, None, :, None]
-    # a quarter of a cell of margin: a small source covers the cell of its centre and no other
-    reach_x = np.maximum(boxes["half_width"][..., None, None], 0) + 0.25 / columns
-    reach_y = np.maximum(boxes["half_height"][..., None, None], 0) + 0.25 / rows
-    inside = (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
-    centre = (np.floor(x * columns) == np.arange(columns)) & (np.floor(y * rows) == np.arange(rows)[:, None])
-    seen = (boxes["visible"] & (boxes["label"] >= 0))[..., None, None] & inside
-    centre = centre & seen
-    covers = (((np.abs(column - x) <= reach_x) & (np.abs(row - y) <= reach_y)) & seen) | centre
-    batch, slots = boxes["x"].shape
-    presence = np.zeros((batch, rows, columns, classes), dtype=np.float32)
-    offset = np.zeros((batch, rows, columns, 2), dtype=np.float32)
-    active = np.zeros((batch, rows, columns), dtype=np.float32)
-    index = np.arange(batch)
-    for slot in range(slots):
-        label = np.maximum(boxes["label"][:, slot], 0)
-        presence[index, :, :, label] = np.maximum(presence[index, :, :, label], covers[:, slot])
-        own = centre[:, slot]
-        dx = np.broadcast_to((x[:, slot] - column[:, 0]) * columns, own.shape)
-        dy = np.broadcast_to((y[:, slot] - row[:, 0]) * rows, own.shape)
-        offset[own] = np.stack([dx, dy], axis=-1)[own]
-        active = np.maximum(active, covers[:, slot] * boxes["active"][:, slot, None, None])
-    return PictureTargets(
-        presence=torch.from_numpy(presence),
-        offset=torch.from_numpy(offset),
-        has_centre=torch.from_numpy(centre.any(axis=1)),
-        active=torch.from_numpy(active.astype(np.float32)),
-        covered=torch.from_numpy(covers.any(axis=1)),
-    )
-
-
 class CellHead(nn.Module):
     """Linear read-out of cell tokens (B, H, W, D)."""
 
@@ -107,7 +62,7 @@ class CellHead(nn.Module):
         presence, offset, active = self.linear(tokens.float()).split((self.classes, 2, 1), dim=-1)
         return presence - 3.0, offset, active[..., 0]
 
-    def loss(self, tokens: Tensor, targets: PictureTargets, config: ClipStageConfig) -> dict[str, Tensor]:
+    def loss(self, tokens: Tensor, targets: CellTargets, config: ClipStageConfig) -> dict[str, Tensor]:
         presence, offset, active = self(tokens)
         rare = torch.tensor(4.0, device=presence.device)
         present = F.binary_cross_entropy_with_logits(presence, targets.presence, pos_weight=rare)
@@ -198,13 +153,6 @@ class PictureSampler:
         return text, named
 
 
-def boxes_at(truth: PictureTruth, clips: np.ndarray, moments: np.ndarray) -> dict[str, np.ndarray]:
-    """The sources (B, S) of frames `moments` (B,) of `clips` (B,)."""
-    names = ("x", "y", "half_width", "half_height", "visible", "active")
-    boxes = {name: getattr(truth, name)[clips, moments] for name in names}
-    return {**boxes, "label": truth.label[clips]}
-
-
 def clip_loss(model: _Trained, batch: dict, config: ClipStageConfig) -> tuple[Tensor, dict[str, Tensor]]:
     embedding, patches, grid = model.pictures(batch["pictures"])
     device, classes = embedding.device, model.patch_head.classes
@@ -212,7 +160,7 @@ def clip_loss(model: _Trained, batch: dict, config: ClipStageConfig) -> tuple[Te
     with torch.autocast(device.type, enabled=False):
         for head, tokens in ((model.patch_head, patches), (model.grid_head, grid)):
             targets = grid_targets(batch["boxes"], *tokens.shape[1:3], classes)
-            targets = PictureTargets(**{k: v.to(device) for k, v in vars(targets).items()})
+            targets = CellTargets(**{k: v.to(device) for k, v in vars(targets).items()})
             for name, value in head.loss(tokens, targets, config).items():
                 parts[name] = parts.get(name, 0) + 0.5 * value
         in_view = targets.presence.amax(dim=(1, 2))

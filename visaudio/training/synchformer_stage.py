@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import (
     AudioCache,
-    Clip,
     FrameCache,
     build_cache,
     open_dataset,
@@ -32,14 +31,20 @@ from visaudio.data.dataset import (
 )
 from visaudio.encoders.synchformer import SynchformerConfig, SynchformerEncoder
 from visaudio.training.pictures import JitterConfig, jitter_colours
+from visaudio.training.slots import (
+    BANDS,
+    FLOOR_DB,
+    FPS,
+    LEVEL_SCALE_DB,
+    SlotTruth,
+    average_precision,
+    onset_labels,
+    pool_slots,
+    slot_truth,
+    total_ild_db,
+)
 from visaudio.training.stage import LoopConfig, finish, finished, run_stage, step_rng
-from visaudio.training.truth import band_levels_db, class_list, onset_tracks, picture_truth, visible_onsets
-
-FPS = 25.0
-BANDS = 16
-FLOOR_DB = -60.0
-LEVEL_SCALE_DB = 20.0  # levels are learned in units of this, from -3 to 0
-ONSET_SIGMA_S = 0.03
+from visaudio.training.truth import class_list
 
 
 @dataclass(frozen=True)
@@ -60,35 +65,6 @@ class SynchformerStageConfig:
     onset_weight: float = 1.0
     class_weight: float = 0.5
     repeat_frame_probability: float = 0.3
-
-
-@dataclass(frozen=True)
-class SlotTruth:
-    """At 25 Hz: levels (C, E, T, M) in dB re the clip's loudest frame, onsets (C, T), sounding (C, T, K)."""
-
-    classes: tuple[str, ...]
-    levels_db: np.ndarray
-    onsets: np.ndarray
-    sounding: np.ndarray
-    onset_times: list[list[float]]
-
-
-def slot_truth(
-    clips: list[Clip], audio: np.ndarray, sample_rate: int, classes: tuple[str, ...], num_frames: int
-) -> SlotTruth:
-    """Targets of `clips` whose audio is (C, 2, S) int16."""
-    levels = np.empty((len(clips), 2, num_frames, BANDS), dtype=np.float16)
-    for index in range(len(clips)):
-        ears = audio[index].astype(np.float32) / 32767
-        levels[index] = band_levels_db(ears, sample_rate, FPS, num_frames, BANDS, FLOOR_DB)
-    picture = picture_truth(clips, classes, FPS, num_frames)
-    sounding = np.zeros((len(clips), num_frames, len(classes)), dtype=bool)
-    for slot in range(picture.label.shape[1]):
-        for index in np.flatnonzero(picture.label[:, slot] >= 0):
-            now = picture.visible[index, :, slot] & picture.active[index, :, slot]
-            sounding[index, :, picture.label[index, slot]] |= now
-    onsets = onset_tracks(clips, FPS, num_frames, ONSET_SIGMA_S)
-    return SlotTruth(classes, levels, onsets, sounding, [visible_onsets(clip) for clip in clips])
 
 
 class SlotHeads(nn.Module):
@@ -162,19 +138,6 @@ class SegmentSampler:
         return {name: value.to(device) for name, value in targets.items()}
 
 
-def pool_slots(
-    levels: np.ndarray, onsets: np.ndarray, sounding: np.ndarray, tubelet: int
-) -> dict[str, Tensor]:
-    """Frames (B, T, ...) -> slots: levels_db (B, t, E, M), onset (B, t, z), sounding (B, t, K)."""
-    power = rearrange(10 ** (levels / 10), "b (t z) e m -> b t z e m", z=tubelet).mean(axis=2)
-    active = rearrange(sounding, "b (t z) k -> b t z k", z=tubelet).any(axis=2)
-    return {
-        "levels_db": torch.from_numpy((10 * np.log10(power)).astype(np.float32)),
-        "onset": torch.from_numpy(rearrange(onsets, "b (t z) -> b t z", z=tubelet).astype(np.float32)),
-        "sounding": torch.from_numpy(active.astype(np.float32)),
-    }
-
-
 def slot_loss(
     outputs: tuple[Tensor, Tensor, Tensor], targets: dict[str, Tensor], config: SynchformerStageConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -212,7 +175,7 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
     config = model.encoder.config
     device = next(model.parameters()).device
     size, tubelet = config.segment_frames, config.tubelet
-    onset_scores, onset_labels, ild, ild_truth, class_hits = [], [], [], [], []
+    scores, labels, ild, ild_truth, class_hits = [], [], [], [], []
     for index in range(len(frames)):
         count = frames.shape[1] // size * size  # segments back to back: each slot is judged once
         pictures = torch.from_numpy(np.array(frames[index, :count])).to(device).float() / 127.5 - 1
@@ -223,11 +186,11 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
             truth.sounding[index, None, :count],
             tubelet,
         )
-        hit, near = _onset_labels(truth.onset_times[index], count)
-        onset_scores.append(onset.reshape(-1).cpu().numpy()[hit | ~near])
-        onset_labels.append(hit[hit | ~near])
-        predicted = _ild_db(rearrange(levels, "b t e m -> (b t) e m").cpu() * LEVEL_SCALE_DB)
-        actual = _ild_db(target["levels_db"][0])
+        hit, near = onset_labels(truth.onset_times[index], count)
+        scores.append(onset.reshape(-1).cpu().numpy()[hit | ~near])
+        labels.append(hit[hit | ~near])
+        predicted = total_ild_db(rearrange(levels, "b t e m -> (b t) e m").cpu() * LEVEL_SCALE_DB)
+        actual = total_ild_db(target["levels_db"][0])
         loud = target["levels_db"][0].amax(dim=(1, 2)) > -40
         chosen = loud & (target["sounding"][0].amax(dim=1) > 0)
         ild.append(predicted[chosen])
@@ -235,7 +198,7 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
         best = classes.reshape(-1, classes.shape[-1]).argmax(dim=1).cpu()
         class_hits.append(target["sounding"][0][torch.arange(len(best)), best][chosen])
     predicted, actual, hits = torch.cat(ild), torch.cat(ild_truth), torch.cat(class_hits)
-    figures = {"onset_ap": average_precision(np.concatenate(onset_scores), np.concatenate(onset_labels))}
+    figures = {"onset_ap": average_precision(np.concatenate(scores), np.concatenate(labels))}
     if len(predicted) > 2:
         figures["ild_r"] = float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1])
         figures["ild_error_db"] = float((predicted - actual).abs().mean())
@@ -244,32 +207,6 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
         if lateral.any():
             figures["side"] = float((predicted[lateral].sign() == actual[lateral].sign()).float().mean())
     return figures
-
-
-def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the positives of the precision at their rank; nan without any."""
-    if not labels.any():
-        return float("nan")
-    ranked = labels[np.argsort(-scores, kind="stable")]
-    precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-    return float(precision[ranked].mean())
-
-
-def _onset_labels(times: list[float], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count,) bool: the frame that holds an onset; that frame and its neighbours."""
-    hit, near = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    for time in times:
-        frame = int(time * FPS)
-        if frame < count:
-            hit[frame] = True
-            near[max(0, frame - 1) : frame + 2] = True
-    return hit, near
-
-
-def _ild_db(levels_db: Tensor) -> Tensor:
-    """(N, E, M) band levels -> (N,) ILD of the whole band, positive = left louder."""
-    power = (10 ** (levels_db / 10)).sum(dim=-1)
-    return 10 * torch.log10(power[:, 0] / power[:, 1])
 
 
 def train_synchformer(

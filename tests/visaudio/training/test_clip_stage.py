@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from visaudio.encoders.clip import ClipConfig
-from visaudio.training.clip_stage import ClipStageConfig, grid_targets, multi_positive_loss, train_clip
+from visaudio.training.cells import grid_targets
+from visaudio.training.clip_stage import ClipStageConfig, multi_positive_loss, train_clip
 from visaudio.training.pictures import JitterConfig, apply_window, jitter_colours, random_window
 from visaudio.training.truth import project
 

@@ -7,14 +7,11 @@ import torch
 from visaudio.data.dataset import AudioCache, FrameCache, build_cache, open_dataset, read_clip
 from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.training.pictures import JitterConfig
+from visaudio.training.slots import LEVEL_SCALE_DB, average_precision, pool_slots, slot_truth
 from visaudio.training.synchformer_stage import (
-    LEVEL_SCALE_DB,
     SegmentSampler,
     SynchformerStageConfig,
-    average_precision,
-    pool_slots,
     slot_loss,
-    slot_truth,
     train_synchformer,
 )
 from visaudio.training.truth import band_levels_db, onset_tracks, visible_onsets
