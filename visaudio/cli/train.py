@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     stages = plan(config)
     chosen = stages.select(options.stages.split(",") if options.stages else None)
     stages.check(chosen, options.adopt)
+    set_threads(config.threads)
     if int(os.environ.get("RANK", "0")) == 0:
         device = (
             torch.cuda.get_device_name()
@@ -78,6 +79,20 @@ def run(options: argparse.Namespace) -> int:
     if chosen[-1].name == "export":
         say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")
     return 0
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of this process. `accelerate launch` puts OMP_NUM_THREADS=1 into a single process,
+    which would leave all cores but one idle; without a number asked for, that one case is set right.
+    """
+    import torch
+
+    environment = os.environ
+    launched_alone = "ACCELERATE_MIXED_PRECISION" in environment and environment.get("WORLD_SIZE", "1") == "1"
+    if threads == 0 and launched_alone and environment.get("OMP_NUM_THREADS") == "1":
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > 0:
+        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

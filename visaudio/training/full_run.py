@@ -39,7 +39,7 @@ class FullRun:
         self.config, self.root = config, config.folder
         # decoded frames and audio, shared by the stages; may be deleted afterwards
         self.cache = self.root / "cache"
-        self.workers = config.workers or len(os.sched_getaffinity(0))
+        self.workers = config.workers or os.cpu_count() or 1
 
     @property
     def dataset(self) -> str:

@@ -65,14 +65,16 @@ def _flow() -> FlowStageConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """preset names where the sizes in ``model`` start from. output: null is runs/<preset>. workers:
-    processes that decode and build; 0 is one per core. sampling: the defaults that are stored with the
-    model. duration of a training window: model.sequence.duration_s.
+    processes that decode and build; 0 is one per core. threads: of this process on a CPU; 0 is torch's
+    choice. sampling: the defaults that are stored with the model. duration of a training window:
+    model.sequence.duration_s.
     """
 
     preset: str = "tiny"
     output: str | None = None
     seed: int = 0
     workers: int = 0
+    threads: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     model: Preset = field(default_factory=lambda: get_preset("tiny"))
     codec: CodecStageConfig = field(default_factory=_codec)
