@@ -57,7 +57,7 @@ class SynchformerStageConfig:
         )
     )
     jitter: JitterConfig = field(default_factory=JitterConfig)
-    segments: int = 64
+    segments: int = 32
     max_clips: int = 1200
     validation_clips: int = 24
     level_weight: float = 1.0
