@@ -230,7 +230,7 @@ def components():
 
 
 def test_conditions_are_the_features_of_training(components, tmp_path):
-    """The same clip by the training's feature extraction and by sampling: the same numbers (in half precision)."""
+    """The same clip by the training's feature extraction and by sampling: the same numbers."""
     from visaudio.data.features import Parts
 
     video = media.encode_video_bytes(moving_square(25, 56, 36), 25)  # small: decoded as it is

@@ -1,0 +1,314 @@
+import resource
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from micro import FPS, micro_components, write_clip
+
+from bi_audio_dataset import media
+from visaudio import hub
+from visaudio.cli import sample as cli
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    components = micro_components(num_steps=1, cfg_strength=1.0)
+    components.info = hub.ModelInfo(limits="knows squares alone")
+    return str(hub.save_pretrained(tmp_path_factory.mktemp("model") / "micro", components))
+
+
+@pytest.fixture
+def run(model, capsys):
+    """run(arguments...) -> (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.main(["--variant", model, "--video", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def error_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("note:")]
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(container.streams.video[0]) if p.size]
+
+
+def test_one_video_gives_picture_and_sound_beside_it(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.6)
+    code, out, err = run(video)
+    assert code == 0 and "note: knows squares alone" in err
+    assert names(tmp_path) == ["x.binaural.flac", "x.binaural.mp4", "x.mp4"]
+    assert str(tmp_path / "x.binaural.mp4") in out
+    composite = media.probe(tmp_path / "x.binaural.mp4")
+    assert (composite.num_frames, composite.audio_channels, composite.audio_rate) == (15, 2, 44100)
+    assert composite.duration_s == pytest.approx(0.6, abs=1e-6)
+    assert packets(tmp_path / "x.binaural.mp4") == packets(video)
+    audio, rate = media.read_audio(tmp_path / "x.binaural.flac")
+    assert rate == 44100 and audio.shape == (2, 26460)
+    aac, _ = media.read_audio(tmp_path / "x.binaural.mp4")
+    assert np.corrcoef(aac[0, :26000], audio[0, :26000])[0, 1] > 0.9
+
+
+def test_flags_reach_the_sound(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.4)
+    sounds = {}
+    for label, flags in {
+        "plain": [],
+        "again": ["--seed", "42"],
+        "seed": ["--seed", "7"],
+        "steps": ["--num_steps", "3"],
+        "guided": ["--cfg_strength", "3"],
+        "prompt": ["--prompt", "a bell"],
+        "masked": ["--mask_away_clip"],
+        "lens": ["--hfov_deg", "60"],
+    }.items():
+        code, _, _ = run(video, "--output", tmp_path / label, "--skip_video_composite", *flags)
+        assert code == 0 and names(tmp_path / label) == ["x.binaural.flac"]
+        sounds[label] = media.read_audio(tmp_path / label / "x.binaural.flac")[0]
+    assert np.array_equal(sounds.pop("plain"), sounds["again"])
+    plain = sounds.pop("again")
+    for label, sound in sounds.items():
+        assert np.abs(sound - plain).max() > 1e-6, label
+
+
+def test_duration_shorter_and_longer_than_the_video(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.6)
+    for seconds in (0.3, 1.7):
+        folder = tmp_path / str(seconds)
+        assert run(video, "--output", folder, "--duration", seconds)[0] == 0
+        audio, rate = media.read_audio(folder / "x.binaural.flac")
+        assert audio.shape == (2, round(seconds * rate))
+        assert media.probe(folder / "x.binaural.mp4").duration_s == pytest.approx(0.6, abs=1e-6)
+
+
+def test_existing_output_is_refused_unless_overwrite(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.4)
+    (tmp_path / "x.binaural.flac").write_bytes(b"mine")
+    code, _, err = run(video)
+    assert code == 2 and len(error_lines(err)) == 1 and "exists already; --overwrite" in err
+    assert (tmp_path / "x.binaural.flac").read_bytes() == b"mine"
+    assert names(tmp_path) == ["x.binaural.flac", "x.mp4"]
+    assert run(video, "--overwrite")[0] == 0
+    assert media.read_audio(tmp_path / "x.binaural.flac")[0].shape == (2, 17640)
+
+
+def wrong_inputs(folder: Path) -> dict[str, str]:
+    """name of a bad video -> what must be said of it."""
+    write_clip(folder / "whole.mp4", 2.0)
+    (folder / "cut.mp4").write_bytes((folder / "whole.mp4").read_bytes()[:3000])  # the index is gone
+    (folder / "whole.mp4").unlink()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is not a film\n" * 50)
+    media.write_audio(folder / "tone.flac", np.zeros((2, 8000), np.float32), 8000)
+    (folder / "tone.flac").rename(folder / "sound.mp4")
+    return {
+        "missing.mp4": "no such file",
+        "empty.mp4": "empty",
+        "text.mp4": "text|cannot be read as media",
+        "sound.mp4": "no picture",
+        "cut.mp4": "cut short|cannot be read|no frame",
+    }
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "sound.mp4", "cut.mp4"])
+def test_a_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    expected = wrong_inputs(tmp_path / "in")[name]
+    before = names(tmp_path / "in")
+    code, out, err = run(tmp_path / "in" / name, "--output", tmp_path / "out")
+    assert code == 2 and out == ""
+    (line,) = error_lines(err)
+    assert name in line
+    assert any(part in line for part in expected.split("|")), line
+    assert names(tmp_path / "in") == before and not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_refused(run, tmp_path):
+    (tmp_path / "none").mkdir()
+    code, _, err = run(tmp_path / "none")
+    assert code == 2 and "holds no video" in err and len(error_lines(err)) == 1
+
+
+def test_a_batch_goes_on_skips_and_names_failures(run, tmp_path):
+    films, out_folder = tmp_path / "films", tmp_path / "out"
+    films.mkdir()
+    bad = wrong_inputs(films)
+    write_clip(films / "a.mp4", 0.4)
+    write_clip(films / "b.mp4", 0.4)
+    (films / "notes.txt").write_text("not a film")
+    code, out, err = run(films, "--output", out_folder)
+    assert code == 2
+    summary = out.splitlines()[-1]
+    assert summary.startswith("2 written, 0 skipped") and "4 failed" in summary
+    for name in set(bad) - {"missing.mp4"}:
+        assert name in summary
+    assert len(error_lines(err)) == 4
+    made = [f"{x}.binaural.{end}" for x in "ab" for end in ("flac", "mp4")]
+    assert names(out_folder) == made
+
+    write_clip(films / "c.mp4", 0.4)
+    stamp = (out_folder / "a.binaural.mp4").stat().st_mtime_ns
+    code, out, _ = run(films / "a.mp4", films / "b.mp4", films / "c.mp4", "--output", out_folder)
+    assert code == 0 and out.splitlines()[-1].startswith("1 written, 2 skipped")
+    assert (out_folder / "a.binaural.mp4").stat().st_mtime_ns == stamp
+
+
+def test_a_folder_run_twice_does_not_eat_its_own_output(run, tmp_path):
+    write_clip(tmp_path / "a.mp4", 0.4)
+    assert run(tmp_path)[0] == 0
+    code, out, _ = run(tmp_path)
+    assert code == 0 and out.splitlines()[-1].startswith("0 written, 1 skipped")
+    assert names(tmp_path) == ["a.binaural.flac", "a.binaural.mp4", "a.mp4"]
+
+
+def test_two_videos_of_one_name_do_not_overwrite_each_other(run, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_clip(tmp_path / folder / "x.mp4", 0.4)
+    code, out, err = run(tmp_path / "one", tmp_path / "two", "--output", tmp_path / "out")
+    assert code == 2 and "is that of" in err
+    assert out.splitlines()[-1].startswith("1 written, 0 skipped")
+
+
+@contextmanager
+def largest_file(size: int):
+    """A full disk, as far as this process can tell."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [2000, 150_000])
+def test_a_full_disk_leaves_nothing(run, tmp_path, size):
+    """2000 bytes stop the temporary sound; 150 kB the composite or flac after it (the sound is 141 kB)."""
+    video = write_clip(tmp_path / "x.mp4", 0.4, width=64 if size == 2000 else 640, height=480)
+    if size > 2000:
+        size = video.stat().st_size
+    with largest_file(size):
+        code, _, err = run(video, "--output", tmp_path / "out")
+    assert code == 2 and len(error_lines(err)) == 1, err
+    assert "space" in err or "cannot be written" in err
+    assert names(tmp_path) == ["x.mp4"]
+
+
+def test_an_output_that_is_no_folder_is_refused(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.4)
+    (tmp_path / "file").write_text("x")
+    for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        code, _, err = run(video, "--output", output)
+        assert code == 2 and len(error_lines(err)) == 1 and "folder" in err
+    assert run(video, "--output", "/proc/none")[0] == 2
+
+
+def test_wrong_values_are_one_line(run, tmp_path, capsys):
+    video = write_clip(tmp_path / "x.mp4", 0.4)
+    assert run(video, "--hfov_deg", "200")[0] == 2
+    assert run(video, "--variant", "no_such_model")[0] == 2
+    for flags in (["--num_steps", "0"], ["--duration", "-3"], ["--nonsense"], ["--seed", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            run(video, *flags)
+        assert caught.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert names(tmp_path) == ["x.mp4"]
+
+
+def test_an_interruption_leaves_nothing(run, tmp_path, monkeypatch):
+    video = write_clip(tmp_path / "x.mp4", 0.4)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(media, "mux_binaural", interrupted)
+    code, _, err = run(video)
+    assert code == 130 and error_lines(err) == ["interrupted"]
+    assert names(tmp_path) == ["x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [(0.04, (64, 48)), (0.3, (64, 48)), (2.6, (64, 48)), (0.4, (48, 80)), (0.4, (66, 30))],
+    ids=["one frame", "0.3 s", "three windows", "portrait", "wide"],
+)
+def test_any_length_and_shape(run, tmp_path, seconds, size):
+    video = write_clip(tmp_path / "x.mp4", seconds, width=size[0], height=size[1])
+    assert run(video)[0] == 0
+    info = media.probe(tmp_path / "x.binaural.mp4")
+    assert info.num_frames == max(1, round(seconds * FPS)) and (info.width, info.height) == size
+    audio, rate = media.read_audio(tmp_path / "x.binaural.flac")
+    assert audio.shape == (2, round(media.probe(video).duration_s * rate))
+
+
+def test_help_states_rates_and_limits(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    for part in (
+        "22.05 kHz",
+        "44.1 kHz",
+        "BiAudio-Synth",
+        "--mask_away_clip",
+        "--full_precision",
+        "(default: tiny)",
+    ):
+        assert part in text
+
+
+def test_the_script_at_the_top_refuses_without_loading_the_model(tmp_path):
+    """A mistake is told before torch is imported."""
+    root = Path(__file__).parents[1]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        str(root / "sample.py"),
+        "--video",
+        str(tmp_path / "no.mp4"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("import time:")] == [
+        f"error: {tmp_path / 'no.mp4'}: no such file"
+    ]
+    assert not any(line.endswith(("| torch", "| transformers", "| open_clip")) for line in lines)
+
+
+def shared_videos() -> list[Path]:
+    import os
+
+    root = Path(os.environ.get("VISAUDIO_SHARED", Path(__file__).parents[2] / "shared")) / "media"
+    return sorted(p for part in ("video_stereo", "video_mono") for p in (root / part).glob("*.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("video", shared_videos(), ids=lambda p: p.name)
+def test_real_videos(run, tmp_path, video):
+    if video.suffix.lower() not in cli.VIDEO_SUFFIXES:
+        pytest.skip("not a video")
+    assert run(video, "--output", tmp_path)[0] == 0
+    (composite,) = (p for p in tmp_path.iterdir() if p.suffix != ".flac")
+    before, after = media.probe(video), media.probe(composite)
+    assert after.audio_channels == 2 and after.num_frames == before.num_frames
+    assert after.duration_s == pytest.approx(before.duration_s, abs=1e-3)
+    audio, rate = media.read_audio(tmp_path / f"{video.stem}.binaural.flac")
+    assert audio.shape == (2, round(before.duration_s * rate))
+    shutil.rmtree(tmp_path)
