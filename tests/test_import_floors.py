@@ -46,6 +46,7 @@ FLOORS = {
         "__init__": 0,
         "config": 0,
         "sequence": 0,
+        "attention": 0,
         "flow": 0,
         "solver": 0,
         "guidance": 0,

@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio.attention import attention
 
 PREFIX = "vfeat_extractor."
 NORM_EPS = 1e-6
@@ -81,7 +82,7 @@ class DividedAttention(nn.Module):
     def forward(self, x: Tensor, steps: int) -> Tensor:
         batch = x.shape[0]
         q, k, v = rearrange(self.qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.heads)
-        cls_out = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+        cls_out = attention(q[:, :, :1], k, v)
         if self.over == "space":
             fold, unfold = "b h (t n) d -> (b t) h n d", "(b t) h n d -> b h (t n) d"
             groups = steps
@@ -93,7 +94,7 @@ class DividedAttention(nn.Module):
             torch.cat([repeat(own[:, :, :1], "b h 1 d -> (b g) h 1 d", g=groups), part], dim=2)
             for own, part in ((k, keys), (v, values))
         )
-        out = rearrange(F.scaled_dot_product_attention(queries, keys, values), unfold, b=batch, t=steps)
+        out = rearrange(attention(queries, keys, values), unfold, b=batch, t=steps)
         return self.proj(rearrange(torch.cat([cls_out, out], dim=2), "b h s d -> b s (h d)"))
 
 
