@@ -1,6 +1,6 @@
 """Makes the example clips: silent views of BiAudio-Synth scenes that are in no training set. CC0-1.0.
 
-    python examples/make_clip.py            writes examples/drum.mp4 and examples/bell.mp4
+    python examples/make_clip.py            writes examples/bird.mp4 and examples/bell.mp4
     python examples/make_clip.py --output DIR
 
 The bytes are the same on each run with one build of x264. The scenes' own sound is left out of the files; it
@@ -76,7 +76,7 @@ class Example:
 
 
 EXAMPLES = {
-    "drum": Example(index=305, duration_s=8.0),  # struck eleven times while it passes from left to right
+    "bird": Example(index=509, duration_s=8.0),  # calls 18 times, first to the right, then to the left
     "bell": Example(index=304, duration_s=3.0),  # shorter than the model's window
 }
 
