@@ -65,7 +65,7 @@ class Pose:
 
 
 def pose_at(time_s: float, events, kind: str) -> Pose:
-    """The pose at `time_s` for sorted `events` (onset_s, duration_s, strength); `kind` as in `SoundClass.kind`."""
+    """The pose at `time_s` for sorted `events` (onset_s, duration_s, strength); `kind`: `SoundClass.kind`."""
     since, until, strength, active = np.inf, np.inf, 0.0, 0.0
     for event in events:
         if event.onset_s <= time_s:

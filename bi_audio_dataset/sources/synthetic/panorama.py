@@ -17,11 +17,12 @@ _STILL = Pose(0.0, 0.0, np.inf, np.inf, 0.0)
 
 
 def render_panorama(scene: Scene, width: int = 768, height: int = 384) -> Iterator[np.ndarray]:
-    """Pictures (height, width, 3) uint8 at `TRUTH_RATE_HZ`; column 0 is azimuth +180 degrees, row 0 the zenith."""
+    """Pictures (height, width, 3) uint8 at `TRUTH_RATE_HZ`; column 0 is azimuth 180 degrees, row 0 is up."""
     background = draw_background(scene.background_seed, scene.held_out, width, height)
     still = [d for d in scene.distractors if np.ptp(d.azimuth_rad) == 0]
     for item in still:
-        paste(background, draw(item.look, _STILL), item.azimuth_rad[0], item.elevation_rad[0], item.size_rad[0])
+        sprite = draw(item.look, _STILL)
+        paste(background, sprite, item.azimuth_rad[0], item.elevation_rad[0], item.size_rad[0])
     moving = [d for d in scene.distractors if np.ptp(d.azimuth_rad) > 0]
     # far objects first, so that near ones cover them
     ordered = moving + sorted(scene.objects, key=lambda o: -o.distance_m[0])
@@ -45,7 +46,7 @@ def _pose(item: SceneObject, time_s: float) -> Pose:
 
 
 def paste(picture: np.ndarray, sprite: np.ndarray, azimuth: float, elevation: float, size_rad: float) -> None:
-    """Blend `sprite` (S, S, 4) into `picture` on the tangent plane at (azimuth, elevation), `size_rad` wide."""
+    """Blend `sprite` (S, S, 4) into `picture`, tangent to the sphere at the angles given, `size_rad` wide."""
     height, width = picture.shape[:2]
     reach = 0.75 * size_rad
     row_centre = (0.5 - elevation / np.pi) * height
@@ -76,7 +77,7 @@ def paste(picture: np.ndarray, sprite: np.ndarray, azimuth: float, elevation: fl
 
 
 def draw_background(seed: int, held_out: bool, width: int, height: int) -> np.ndarray:
-    """Sky, ground, blocks on the horizon and grain; wraps around. Held-out colours are never used in training."""
+    """Sky, ground, blocks on the horizon and grain; wraps around. Training never uses held-out colours."""
     rng = np.random.default_rng(seed)
     sky, ground, block = (sample_unit(rng, held_out) for _ in range(3))
     rows = np.linspace(0, 1, height)[:, None, None]
@@ -84,7 +85,8 @@ def draw_background(seed: int, held_out: bool, width: int, height: int) -> np.nd
     top = _colour(sky, 0.15 + 0.4 * rng.random(), 0.55 + 0.4 * rng.random())
     low = _colour(sky + 0.05, 0.2 * rng.random(), 0.6 + 0.35 * rng.random())
     floor = _colour(ground, 0.15 + 0.35 * rng.random(), 0.25 + 0.45 * rng.random())
-    picture = np.where(rows < horizon, top + (low - top) * rows / horizon, floor * (0.75 + 0.5 * (rows - horizon)))
+    above = top + (low - top) * rows / horizon
+    picture = np.where(rows < horizon, above, floor * (0.75 + 0.5 * (rows - horizon)))
     picture = np.repeat(picture, width, axis=1).astype(np.float32)
     for _ in range(rng.integers(4, 16)):
         x0, w = rng.integers(width), rng.integers(10, 70)

@@ -1,7 +1,7 @@
 """What happens in one BiAudio-Synth scene: which objects there are, where they go, when they sound.
 
-`plan_scene` is a pure function of (seed, index, options). Positions are seen from the microphone, which is the
-camera: azimuth, elevation and distance per picture at `TRUTH_RATE_HZ` (axes as in `sphere.py`).
+`plan_scene` is a pure function of (seed, index, options). Positions are seen from the microphone, which is
+the camera: azimuth, elevation and distance per picture at `TRUTH_RATE_HZ` (axes as in `sphere.py`).
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class SceneObject:
     def positions_m(self) -> np.ndarray:
         """(T, 3) metres, x front, y left, z up."""
         cos = np.cos(self.elevation_rad)
-        unit = np.stack(
-            [cos * np.cos(self.azimuth_rad), cos * np.sin(self.azimuth_rad), np.sin(self.elevation_rad)], axis=-1
-        )
+        x, y = cos * np.cos(self.azimuth_rad), cos * np.sin(self.azimuth_rad)
+        unit = np.stack([x, y, np.sin(self.elevation_rad)], axis=-1)
         return unit * self.distance_m[:, None]
 
 
@@ -81,7 +80,9 @@ def plan_scene(
     for i, (name, azimuth) in enumerate(zip(chosen, azimuths, strict=True)):
         reach = np.radians(20.0 if kind == "single" else 8.0)
         far = kind == "offscreen" and i == 1
-        objects.append(_plan_object(name, azimuth, reach, far, rng, duration_s, held_out, folder_sounds, sprites))
+        objects.append(
+            _plan_object(name, azimuth, reach, far, rng, duration_s, held_out, folder_sounds, sprites)
+        )
     distractors = [_plan_distractor(centre, rng, duration_s, held_out) for _ in range(rng.integers(0, 4))]
     return Scene(
         kind=kind,
@@ -100,7 +101,9 @@ def _choose_classes(count: int, rng: np.random.Generator, folder_sounds) -> list
     return [str(n) for n in rng.choice(names, size=count, replace=count > len(names))]
 
 
-def _plan_object(name, azimuth, reach_rad, far, rng, duration_s, held_out, folder_sounds, sprites) -> SceneObject:
+def _plan_object(
+    name, azimuth, reach_rad, far, rng, duration_s, held_out, folder_sounds, sprites
+) -> SceneObject:
     if folder_sounds:
         sound = sounds.sample_folder_sound(folder_sounds, name, rng, held_out)
         kind, member = sound.kind, 1

@@ -1,4 +1,4 @@
-"""BiAudio-Synth as a source: each scene is written as a 360-degree film with an AmbiX track, then read back."""
+"""BiAudio-Synth as a source: each scene is written as a 360-degree film with an AmbiX track, then read."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def render_sound_field(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def diffuse_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Pink-ish diffuse field (4, N) of unit RMS in W: independent channels, first order at 1/sqrt(3) (SN3D)."""
+    """Pink-ish diffuse field (4, N), unit RMS in W: independent channels, first order at 1/sqrt(3) (SN3D)."""
     spectrum = np.fft.rfft(rng.standard_normal((4, samples)))
     spectrum *= (np.maximum(np.arange(spectrum.shape[1]), 20.0) ** -0.5)[None]
     noise = np.fft.irfft(spectrum, samples)

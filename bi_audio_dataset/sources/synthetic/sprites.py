@@ -71,7 +71,7 @@ def _turn(points, angle_rad: float, x0: float, y0: float):
 
 
 def _swing(pose: Pose) -> float:
-    """Mallet height 0 (contact) .. 1 (raised): lifted in the 0.25 s before an onset, down at it, then rebound."""
+    """Mallet height 0 (contact) .. 1 (raised): lifted in the 0.25 s before an onset, down at it, rebound."""
     if pose.until_s < 0.1:
         return pose.until_s / 0.1
     if pose.until_s < 0.3:
@@ -168,7 +168,8 @@ def _engine(c: Canvas, look: Look, pose: Pose) -> None:
         c.circle(0.92, -0.2 + shake, 0.1, (255, 255, 190, 255))
         for k in range(3):
             age = (pose.time_s * 2.2 + k / 3) % 1.0
-            c.circle(-0.75 - 0.12 * age, 0.05 + 0.75 * age, 0.09 + 0.1 * age, (150, 150, 150, int(235 - 120 * age)))
+            smoke = (150, 150, 150, int(235 - 120 * age))
+            c.circle(-0.75 - 0.12 * age, 0.05 + 0.75 * age, 0.09 + 0.1 * age, smoke)
 
 
 def _bee(c: Canvas, look: Look, pose: Pose) -> None:
