@@ -1,7 +1,9 @@
 """Frames by timestamp: decord2 decodes and resizes; where it cannot, PyAV stands in with the same meaning."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -89,6 +91,25 @@ def frame_indices(line: Timeline, times_s: np.ndarray) -> np.ndarray:
     return shown[np.clip(place, 0, len(shown) - 1)]
 
 
+@lru_cache(maxsize=1)
+def _decord():
+    """The decord module, imported on first use and without the CUDA libraries.
+
+    decord2 3.4 loads every library of the installed `nvidia` packages at import, for NVDEC, which is not used
+    here: 380 MB and seconds. It looks for them with find_spec, which finds nothing while the name is blocked.
+    """
+    absent = object()
+    before = sys.modules.get("nvidia", absent)
+    sys.modules["nvidia"] = None
+    try:
+        import decord
+    finally:
+        del sys.modules["nvidia"]
+        if before is not absent:
+            sys.modules["nvidia"] = before
+    return decord
+
+
 def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads: int, probe_index: int):
     """A decord reader whose frames are known to be `line`'s, else None.
 
@@ -100,7 +121,7 @@ def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads:
     """
     if line.mirrored or not line.shown.all():
         return None
-    import decord
+    decord = _decord()
 
     try:
         reader = decord.VideoReader(
@@ -121,7 +142,7 @@ def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads:
 
 
 def _decord_block(reader, block: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    import decord
+    decord = _decord()
 
     try:
         frames = reader.get_batch(block).asnumpy()

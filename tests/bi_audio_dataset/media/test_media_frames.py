@@ -1,5 +1,7 @@
 """Frames come by timestamp, upright, and only those that a player shows."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -206,3 +208,13 @@ def test_a_relative_name_with_a_colon(tmp_path, make_video, monkeypatch):
     make_video(tmp_path / "a.mp4").rename(tmp_path / "take:1.mp4")
     monkeypatch.chdir(tmp_path)
     assert make_video.numbers(media.read_frames(Path("take:1.mp4"), [0.5])) == [12]
+
+
+def test_decord_comes_without_the_cuda_libraries():
+    """decord2 would load all of them at import: 380 MB that a CPU user has no use for."""
+    script = (
+        "import bi_audio_dataset.media.frames as f; f._decord();"
+        "print(sum('libcublas' in line or 'libcudnn' in line for line in open('/proc/self/maps')))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "0"
