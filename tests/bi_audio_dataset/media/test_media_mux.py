@@ -264,3 +264,30 @@ def test_one_channel_is_not_binaural(tmp_path, make_video):
         media.mux_binaural(
             make_video(tmp_path / "s.mp4"), np.zeros((1, 9), np.float32), RATE, tmp_path / "o.mp4"
         )
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "suffix", "tag"),
+    [
+        ("libx265", "hevc", ".mkv", "hvc1"),  # Apple's players refuse hev1
+        ("libsvtav1", "av1", ".mkv", "av01"),
+        ("mpeg4", "mpeg4", ".avi", "mp4v"),  # states no length of its last frame
+    ],
+)
+def test_other_codecs_go_into_mp4(tmp_path, make_video, codec, name, suffix, tag):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    source = make_video(
+        tmp_path / f"s{suffix}",
+        num_frames=12,
+        codec=codec,
+        options={"preset": "ultrafast"} if codec == "libx265" else {},
+        size=(128, 96),
+    )
+    assert media.probe(source).video_codec == name
+    assert media.output_container_for(source) == ".mp4"
+    media.mux_binaural(source, binaural(0.5), RATE, tmp_path / "o.mp4")
+    assert_picture_untouched(make_video, source, tmp_path / "o.mp4")
+    assert media.probe(tmp_path / "o.mp4").duration_s == pytest.approx(0.48, abs=1e-3)
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == tag

@@ -132,12 +132,18 @@ def test_output_not_allowed(tmp_path, make_video):
             write(closed / f"out{suffix}")
 
 
+@pytest.fixture
+def no_size_signal():
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize("limit", [0, 3000, 20000])
-def test_output_full(tmp_path, make_video, limit):
+def test_output_full(tmp_path, make_video, no_size_signal, limit):
     """A limit on the size of files stands for a full disk: each write says so and leaves nothing."""
     calls = writers(tmp_path, make_video)
     before = sorted(tmp_path.iterdir())
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for suffix, write in calls:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -147,4 +153,3 @@ def test_output_full(tmp_path, make_video, limit):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert sorted(tmp_path.iterdir()) == before
-    signal.signal(signal.SIGXFSZ, handler)
