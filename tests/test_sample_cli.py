@@ -196,16 +196,16 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [2000, 150_000])
-def test_a_full_disk_leaves_nothing(run, tmp_path, size):
-    """2000 bytes stop the temporary sound; 150 kB the composite or flac after it (the sound is 141 kB)."""
-    video = write_clip(tmp_path / "x.mp4", 0.4, width=64 if size == 2000 else 640, height=480)
-    if size > 2000:
-        size = video.stat().st_size
-    with largest_file(size):
+@pytest.mark.parametrize("stopped", ["sound", "composite"])
+def test_a_full_disk_leaves_nothing(run, tmp_path, stopped):
+    size = {"width": 640, "height": 480} if stopped == "composite" else {}
+    video = write_clip(tmp_path / "x.mp4", 0.12, **size)
+    room = video.stat().st_size if stopped == "composite" else 2000
+    assert (room > 8 * 0.12 * 44100) == (stopped == "composite")  # room for the temporary sound, or not
+    with largest_file(room):
         code, _, err = run(video, "--output", tmp_path / "out")
     assert code == 2 and len(error_lines(err)) == 1, err
-    assert "space" in err or "cannot be written" in err
+    assert "x.binaural.mp4: cannot be written" in err if stopped == "composite" else "temporary sound" in err
     assert names(tmp_path) == ["x.mp4"]
 
 
