@@ -292,6 +292,27 @@ def test_the_script_at_the_top_refuses_without_loading_the_model(tmp_path):
     assert not any(line.endswith(("| torch", "| transformers", "| open_clip")) for line in lines)
 
 
+MEMORY = """
+import resource, sys
+from visaudio.cli import sample
+for video in sys.argv[3:]:
+    assert sample.main(["--variant", sys.argv[1], "--output", sys.argv[2], "--video", video]) == 0
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_length(model, tmp_path):
+    """Peak resident memory after 20 s, then after 100 s (134 windows; its sound alone is 35 MB)."""
+    videos = [str(write_clip(tmp_path / f"{seconds}.mp4", seconds)) for seconds in (20.0, 100.0)]
+    command = [sys.executable, "-c", MEMORY, model, str(tmp_path / "out"), *videos]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    short, long = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak"))
+    assert long - short < 15_000  # kB
+    assert "100/100 s of sound" in done.stderr  # the bar of a long video
+
+
 def shared_videos() -> list[Path]:
     import os
 
