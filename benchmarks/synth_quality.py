@@ -74,8 +74,9 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     if not groups["gated"]:
         raise UserError(f"{options.dataset}: no clip of one visible source among {len(ids)}")
     identity = check_identity(options)
-    partners = [ids[k] for k in derangement(len(ids))]
     gated = groups["gated"]
+    # between gated clips: only their rows show what shuffled conditions give
+    partners = {name: gated[k] for name, k in zip(gated, derangement(len(gated)), strict=True)}
     chosen = np.unique(np.linspace(0, len(gated) - 1, min(options.mirror_clips, len(gated))).astype(int))
     mirror_ids = [gated[k] for k in chosen]
 
@@ -86,13 +87,14 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     with tqdm(total=sum(len(job.ids) for job in jobs), desc="sounds", unit="sound", smoothing=0.1) as bar:
         synth_outputs.run_jobs(jobs, work, options.workers, bar.update)
 
-    wanted = [(system, i) for system in ("truth", "codec", "model", "mono", "shuffled") for i in ids]
+    wanted = [(system, i) for system in ("truth", "codec", "model") for i in ids]
+    wanted += [(system, i) for system in ("mono", "shuffled") for i in gated]
     wanted += [(system, i) for system in ("flipped", "noise_swapped") for i in mirror_ids]
     with tqdm(total=len(wanted), desc="scores", unit="sound", smoothing=0.1) as bar:
         heard = synth_report.hear_sounds(
             options.output, wanted, durations_s, options.classifier, options.workers, bar.update
         )
-    figures = synth_report.report(clips, groups, heard, dict(zip(ids, partners, strict=True)), mirror_ids)
+    figures = synth_report.report(clips, groups, heard, partners, mirror_ids)
     figures["made"] = identity | {"command": shown_command(arguments), "commit": commit()}
     (options.output / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
     table = header(figures["made"]) + synth_report.markdown(figures)

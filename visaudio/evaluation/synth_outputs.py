@@ -57,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker knows. load: gives the model; settings: of sampling, as stored beside each sound."""
+    """What every worker knows. load: gives the model; seed: of the noise."""
 
     folder: Path
     load: Callable[[], Components]
@@ -66,23 +66,24 @@ class Work:
 
 
 def plan_jobs(
-    ids: Sequence[str], partners: Sequence[str], mirror_ids: Iterable[str], batch: int
+    ids: Sequence[str], partners: Mapping[str, str], mirror_ids: Iterable[str], batch: int
 ) -> list[Job]:
-    """Jobs of all systems. partners: for each of ids, the clip whose conditions it gets when shuffled."""
-    other = dict(zip(ids, partners, strict=True))
+    """Jobs of all systems. partners: of the clips to shuffle, the clip whose conditions each gets."""
     mirrored = [i for i in ids if i in set(mirror_ids)]
     jobs = []
     # conditions are made with the model's own sounds, before anything else wants them
     for system, chosen in (
         ("model", ids),
         ("codec", ids),
-        ("shuffled", ids),
+        ("shuffled", list(partners)),
         ("flipped", mirrored),
         ("noise_swapped", mirrored),
     ):
         for start in range(0, len(chosen), batch):
             group = tuple(chosen[start : start + batch])
-            jobs.append(Job(system, group, tuple(other[i] for i in group) if system == "shuffled" else group))
+            jobs.append(
+                Job(system, group, tuple(partners[i] for i in group) if system == "shuffled" else group)
+            )
     return jobs
 
 

@@ -29,7 +29,6 @@ ROWS = {
     "shuffled": "model, conditions shuffled between clips (floor)",
     "exchanged": "truth of another clip (chance)",
 }
-HEARD = ("truth", "codec", "model", "mono", "shuffled", "flipped", "noise_swapped")
 # figure -> (heading, factor, digits)
 COLUMNS = {
     "side": ("side correct %", 100, 1),
