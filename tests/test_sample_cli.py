@@ -256,6 +256,28 @@ def test_any_length_and_shape(run, tmp_path, seconds, size):
     assert audio.shape == (2, round(media.probe(video).duration_s * rate))
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "made"),
+    [
+        ("x.mp4", "libx264", "yuv444p", ".mp4"),
+        ("x.webm", "libvpx", "yuv420p", ".webm"),
+        ("x.avi", "ffv1", "bgr0", ".mkv"),
+    ],
+)
+def test_odd_sizes_and_pictures_that_mp4_cannot_hold(run, tmp_path, name, codec, pixels, made):
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 63, 47, pixels
+        for picture in np.random.default_rng(0).integers(0, 255, (5, 47, 63, 3), dtype=np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    code, _, err = run(tmp_path / name)
+    assert code == 0, err
+    info = media.probe(tmp_path / f"x.binaural{made}")
+    assert (info.width, info.height, info.num_frames, info.audio_channels) == (63, 47, 5, 2)
+    assert packets(tmp_path / f"x.binaural{made}") == packets(tmp_path / name)
+
+
 def test_help_states_rates_and_limits(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
