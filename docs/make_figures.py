@@ -9,6 +9,7 @@ Needs `pip install -e ".[dev]"` (matplotlib). Writes docs/images/bird.png.
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,11 @@ def draw(
     return figure
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draw README's picture.")
     parser.add_argument("--truth", action="store_true", help="the scene's own sound, no model")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", metavar="DIR")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -8,7 +8,7 @@ can be made again with `truth_ears`, which docs/make_figures.py compares the mod
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,10 +81,10 @@ EXAMPLES = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the example clips.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR")
-    folder = parser.parse_args().output
+    folder = parser.parse_args(arguments).output
     folder.mkdir(parents=True, exist_ok=True)
     for name, example in EXAMPLES.items():
         path = folder / f"{name}.mp4"

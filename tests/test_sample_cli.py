@@ -74,6 +74,7 @@ def test_flags_reach_the_sound(run, tmp_path):
         "steps": ["--num_steps", "3"],
         "guided": ["--cfg_strength", "3"],
         "prompt": ["--prompt", "a bell"],
+        "negative": ["--cfg_strength", "3", "--negative_prompt", "a bell"],
         "masked": ["--mask_away_clip"],
         "lens": ["--hfov_deg", "60"],
     }.items():
@@ -84,6 +85,7 @@ def test_flags_reach_the_sound(run, tmp_path):
     plain = sounds.pop("again")
     for label, sound in sounds.items():
         assert np.abs(sound - plain).max() > 1e-6, label
+    assert np.abs(sounds["negative"] - sounds["guided"]).max() > 1e-6
 
 
 def test_duration_shorter_and_longer_than_the_video(run, tmp_path):

@@ -46,6 +46,18 @@ def test_the_plan_has_all_stages_and_fits_four_hours(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_stage_made_with_other_settings_is_refused_unless_adopted(capsys, tmp_path):
+    folder = tmp_path / "codec"
+    folder.mkdir()
+    stage = {"fingerprint": "0", "finished": True, "minutes": 1.0, "settings": {}}
+    (folder / "stage.json").write_text(json.dumps(stage))
+    command = ["--dry-run", f"output={tmp_path}"]
+    assert main(command) == 2
+    assert "codec was made with other settings" in capsys.readouterr().err
+    assert main([*command, "--adopt"]) == 0
+    assert "codec        done" in capsys.readouterr().err
+
+
 def test_overrides_reach_the_dataclasses(capsys):
     arguments = ["model.network.inter_ear_attention=false", "flow.loop.schedule.peak=1e-3", "data.clips=7"]
     assert main(["--show-config", *arguments]) == 0
