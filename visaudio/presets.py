@@ -105,7 +105,7 @@ TINY = compose(
     "tiny",
     codec=SpectralCodecConfig(),
     clip=ClipConfig(),
-    synchformer=SynchformerConfig(image_size=112, width=96, depth=3, heads=4),
+    synchformer=SynchformerConfig(image_size=112, width=128, depth=3, heads=4, picture_projection=False),
     # mlp_ratio 3 rather than MMAudio's 4: all shipped weights are to fit 25 MB in half precision
     network=NetworkConfig(
         hidden_dim=128,

@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         "--hfov_deg",
         type=float,
         metavar="DEG",
-        help="horizontal field of view of the lens (default: unknown, taken as 90; with another lens, what is "
-        "at the picture's edge is then heard up to 20 degrees too far out at 50, 10 too near at 110)",
+        help="horizontal field of view of the lens (default: unknown, taken as 90; with another lens, what "
+        "is at the picture's edge is then heard up to 20 degrees too far out at 50, 10 too near at 110)",
     )
     add("--overwrite", action="store_true", help="replace files that exist")
     return parser

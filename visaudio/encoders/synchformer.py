@@ -40,6 +40,8 @@ class SynchformerConfig:
     segment_stride: int = 8
     resize: str = "squash"
     weights: str | None = None
+    # the published state dict carries a 2-D projection that nothing uses; own encoders need not
+    picture_projection: bool = True
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -158,8 +160,8 @@ class SynchformerEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, width))
         self.temp_embed = nn.Parameter(torch.zeros(1, config.tokens_per_segment, width))
-        # The published state dict carries the picture model's 2-D projection; no output depends on it.
-        self.patch_embed = Patches(nn.Conv2d(3, width, patch, patch)).requires_grad_(False)
+        if config.picture_projection:
+            self.patch_embed = Patches(nn.Conv2d(3, width, patch, patch)).requires_grad_(False)
         cube = (config.tubelet, patch, patch)
         self.patch_embed_3d = Patches(nn.Conv3d(3, width, cube, cube))
         self.blocks = nn.ModuleList(DividedBlock(config) for _ in range(config.depth))
@@ -184,8 +186,9 @@ class SynchformerEncoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.patch_embed.proj.weight)
-        nn.init.zeros_(self.patch_embed.proj.bias)
+        if self.config.picture_projection:
+            nn.init.zeros_(self.patch_embed.proj.weight)
+            nn.init.zeros_(self.patch_embed.proj.bias)
 
     def patch_tokens(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) in [-1, 1] -> (B, G, t, n, D) normed patch tokens before spatial aggregation."""

@@ -71,15 +71,18 @@ class FullRun:
         return True
 
     def synchformer(self, folder: Path) -> bool:
+        from visaudio.encoders.clip import ClipEncoder
         from visaudio.training.synchformer_stage import train_synchformer
 
         model = self.config.model
+        clip = self.root / "clip" / "model.safetensors"
         train_synchformer(
             self.dataset,
             model.synchformer,
             self.config.synchformer,
             folder,
             sample_rate=model.sequence.sample_rate,
+            clip_encoder=load_weights(ClipEncoder(model.clip), clip) if clip.is_file() else None,
             **self._shared(),
         )
         return True

@@ -14,7 +14,14 @@ from einops import rearrange
 from torch import Tensor
 
 from visaudio.data.dataset import Clip
-from visaudio.training.truth import band_levels_db, onset_tracks, picture_truth, visible_onsets
+from visaudio.training.truth import (
+    PictureTruth,
+    band_levels_db,
+    onset_tracks,
+    picture_truth,
+    source_onset_tracks,
+    visible_onsets,
+)
 
 FPS = 25.0
 BANDS = 16
@@ -25,13 +32,18 @@ ONSET_SIGMA_S = 0.03
 
 @dataclass(frozen=True)
 class SlotTruth:
-    """At 25 Hz: levels (C, E, T, M) in dB re the clip's loudest frame, onsets (C, T), sounding (C, T, K)."""
+    """At 25 Hz: levels (C, E, T, M) in dB re the clip's loudest frame, onsets (C, T), sounding (C, T, K).
+
+    picture, source_onsets: where each source is in the picture, and its own onsets (C, T, source slots).
+    """
 
     classes: tuple[str, ...]
     levels_db: np.ndarray
     onsets: np.ndarray
     sounding: np.ndarray
     onset_times: list[list[float]]
+    picture: PictureTruth
+    source_onsets: np.ndarray
 
 
 def slot_truth(
@@ -49,7 +61,10 @@ def slot_truth(
             now = picture.visible[index, :, slot] & picture.active[index, :, slot]
             sounding[index, :, picture.label[index, slot]] |= now
     onsets = onset_tracks(clips, FPS, num_frames, ONSET_SIGMA_S)
-    return SlotTruth(classes, levels, onsets, sounding, [visible_onsets(clip) for clip in clips])
+    own = source_onset_tracks(clips, FPS, num_frames, ONSET_SIGMA_S, picture.label.shape[1])
+    return SlotTruth(
+        classes, levels, onsets, sounding, [visible_onsets(clip) for clip in clips], picture, own
+    )
 
 
 def pool_slots(

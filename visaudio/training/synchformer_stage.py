@@ -29,7 +29,10 @@ from visaudio.data.dataset import (
     read_clip,
     without_media,
 )
+from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.synchformer import SynchformerConfig, SynchformerEncoder
+from visaudio.training.cells import boxes_at, grid_targets
+from visaudio.training.inflate import can_inflate, inflate
 from visaudio.training.pictures import JitterConfig, jitter_colours
 from visaudio.training.slots import (
     BANDS,
@@ -60,10 +63,12 @@ class SynchformerStageConfig:
     segments: int = 32
     max_clips: int = 1200
     validation_clips: int = 24
-    level_weight: float = 1.0
+    level_weight: float = 0.5
     ild_weight: float = 2.0
+    total_ild_weight: float = 1.0
     onset_weight: float = 1.0
     class_weight: float = 0.5
+    patch_weight: float = 1.0
     repeat_frame_probability: float = 0.3
 
 
@@ -87,11 +92,17 @@ class _Trained(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.heads = SlotHeads(encoder.output_dim, classes, encoder.config.tubelet)
+        self.patch_head = nn.Linear(encoder.config.width, classes + 6)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = self.encoder(frames)
+        return self.read(frames)[0]
+
+    def read(self, frames: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """What the slots say, and what the patches do: (B t, n, K + 6), see `patch_loss`."""
+        patches = self.encoder.patch_tokens(frames)
+        tokens = self.encoder.aggregate(patches)
         with torch.autocast(frames.device.type, enabled=False):
-            return self.heads(tokens)
+            return self.heads(tokens), self.patch_head(rearrange(patches.float(), "b g t n d -> (b g t) n d"))
 
 
 class SegmentSampler:
@@ -137,6 +148,53 @@ class SegmentSampler:
         )  # fmt: skip
         return {name: value.to(device) for name, value in targets.items()}
 
+    def patch_targets(self, step: int, device: str = "cpu") -> dict[str, Tensor]:
+        """Targets of the patches of the same batch, B segments of t slots: tensors (B t, n, ...)."""
+        config, tubelet = self.config, self.model.tubelet
+        rng = step_rng(config.loop.seed, step)
+        clips = rng.integers(len(self.frames), size=config.segments)
+        starts = rng.integers(self.frames.shape[1] - self.model.segment_frames + 1, size=config.segments)
+        mirror = rng.random(config.segments) < 0.5
+        steps = self.model.segment_frames // tubelet
+        moments = (starts[:, None] + np.arange(steps) * tubelet).reshape(-1)
+        owners = clips.repeat(steps)
+        boxes = boxes_at(self.truth.picture, owners, moments)
+        boxes["x"] = np.where(mirror.repeat(steps)[:, None], 1 - boxes["x"], boxes["x"])
+        side, classes = self.model.image_size // self.model.patch_size, len(self.truth.classes)
+        cells = grid_targets(boxes, side, side, classes)
+        last = np.minimum(moments + tubelet - 1, self.truth.source_onsets.shape[1] - 1)
+        tracks = self.truth.source_onsets
+        boxes["active"] = np.maximum(tracks[owners, moments], tracks[owners, last])
+        values = {**vars(cells), "onset": grid_targets(boxes, side, side, classes).active}
+        sounding = self.truth.picture.active[owners, moments]
+        sides = []
+        for sign in (-1, 1):  # how far out to the left, to the right: 0 at the centre, 1 at the edge
+            boxes["active"] = sounding * np.clip(sign * (2 * boxes["x"] - 1), 0, 1)
+            sides.append(grid_targets(boxes, side, side, classes).active)
+        values["sides"] = torch.stack(sides, dim=-1)
+        return {name: value.flatten(1, 2).to(device) for name, value in values.items()}
+
+
+def patch_loss(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """outputs (B t, n, K + 6): presence of classes, offset of the centre in cells, active, onset, sides."""
+    presence, offset, active, onset, sides = outputs.split((outputs.shape[-1] - 6, 2, 1, 1, 2), dim=-1)
+    rare = torch.tensor(4.0, device=outputs.device)
+    covered, centre = targets["covered"], targets["has_centre"]
+    present = F.binary_cross_entropy_with_logits(presence - 3.0, targets["presence"], pos_weight=rare)
+    apart = (offset - targets["offset"]).abs().mean(dim=-1)
+    on = F.binary_cross_entropy_with_logits(active[..., 0], targets["active"], reduction="none")
+    starts = F.binary_cross_entropy_with_logits(
+        onset[..., 0] - 2.0, targets["onset"], reduction="none", pos_weight=rare
+    )
+    covered_count, centre_count = covered.sum().clamp_min(1), centre.sum().clamp_min(1)
+    return (
+        10 * present
+        + (apart * centre).sum() / centre_count
+        + ((0.5 * on + starts) * covered).sum() / covered_count
+        # most patches are empty: the sum over them, per covered one
+        + 0.3 * F.smooth_l1_loss(sides, targets["sides"], beta=0.2, reduction="sum") / covered_count
+    )
+
 
 def slot_loss(
     outputs: tuple[Tensor, Tensor, Tensor], targets: dict[str, Tensor], config: SynchformerStageConfig
@@ -150,16 +208,28 @@ def slot_loss(
         levels[:, :, 0] - levels[:, :, 1], truth[:, :, 0] - truth[:, :, 1], beta=0.05, reduction="none"
     )
     ild_loss = (side_error * heard).sum() / heard.sum().clamp_min(1)
+    # and the whole band's ILD, in units of 5 dB, where a visible source sounds: band by band it drowns
+    seen = targets["sounding"].any(dim=-1) & (targets["levels_db"].amax(dim=(2, 3)) > FLOOR_DB + 20)
+    estimate, truth_db = _total_ild(levels * LEVEL_SCALE_DB), _total_ild(targets["levels_db"])
+    total_error = F.smooth_l1_loss(estimate / 5, truth_db / 5, beta=0.1, reduction="none")
+    total_loss = (total_error * seen).sum() / seen.sum().clamp_min(1)
     rare = torch.tensor(4.0, device=onset.device)
     onset_loss = F.binary_cross_entropy_with_logits(onset, targets["onset"], pos_weight=rare)
     class_loss = F.binary_cross_entropy_with_logits(classes, targets["sounding"])
     loss = (
         config.level_weight * level_loss
         + config.ild_weight * ild_loss
+        + config.total_ild_weight * total_loss
         + config.onset_weight * onset_loss
         + config.class_weight * class_loss
     )
-    return loss, {"level": level_loss, "ild": ild_loss, "onset": onset_loss, "class": class_loss}
+    parts = {"level": level_loss, "ild": ild_loss, "total_ild": total_loss}
+    return loss, {**parts, "onset": onset_loss, "class": class_loss}
+
+
+def _total_ild(levels_db: Tensor) -> Tensor:
+    """(B, t, E, M) band levels -> (B, t) ILD in dB."""
+    return total_ild_db(levels_db.flatten(0, 1)).unflatten(0, levels_db.shape[:2])
 
 
 @torch.no_grad()
@@ -209,6 +279,13 @@ def slot_figures(model: _Trained, frames: np.ndarray, truth: SlotTruth) -> dict[
     return figures
 
 
+def example_pictures(frames: np.ndarray, size: int, count: int = 64) -> Tensor:
+    """Frames spread over a cache (C, T, 3, H, W) uint8 -> (count, 3, size, size) in [0, 1]."""
+    chosen = np.linspace(0, len(frames) - 1, count).astype(int)
+    pictures = torch.from_numpy(np.stack([frames[c, i % frames.shape[1]] for i, c in enumerate(chosen)]))
+    return F.interpolate(pictures.float() / 255, size=(size, size), mode="bilinear", align_corners=False)
+
+
 def train_synchformer(
     dataset: str | Path,
     model_config: SynchformerConfig,
@@ -220,8 +297,12 @@ def train_synchformer(
     workers: int = 2,
     device: str = "cpu",
     progress: bool = True,
+    clip_encoder: ClipEncoder | None = None,
 ) -> tuple[SynchformerEncoder, dict[str, float]]:
-    """Train (or load, if trained) the encoder; writes model.safetensors and done.json under output."""
+    """Train (or load, if trained) the encoder; writes model.safetensors and done.json under output.
+
+    clip_encoder: a trained picture encoder to start from (inflate.py), if it is of the same width and depth.
+    """
     from safetensors.torch import load_file, save_file
 
     output = Path(output)
@@ -256,12 +337,17 @@ def train_synchformer(
             frames = build_cache(part, frame_cache, cache / f"{name}_{len(part)}", workers, progress)
             data[name] = frames, slot_truth(clips[name], audio, sample_rate, classes, num_frames)
 
+    if clip_encoder is not None and can_inflate(encoder, clip_encoder):
+        inflate(encoder, clip_encoder, example_pictures(data["train"][0], clip_encoder.image_size))
     model = _Trained(encoder, len(classes)).to(device)
     sampler = SegmentSampler(*data["train"], config, model_config)
 
     def loss_function(step: int):
         frames, targets = sampler.batch(step, device)
-        return slot_loss(model(frames), targets, config)
+        slots, patches = model.read(frames)
+        loss, parts = slot_loss(slots, targets, config)
+        parts["patch"] = patch_loss(patches, sampler.patch_targets(step, device))
+        return loss + config.patch_weight * parts["patch"], parts
 
     validate = (lambda: slot_figures(model, *data[held])) if held in data else None
     figures = run_stage("synchformer", config.loop, model, loss_function, output, validate, progress)

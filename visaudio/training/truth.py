@@ -91,6 +91,20 @@ def onset_tracks(clips: list[Clip], rate_hz: float, num_frames: int, sigma_s: fl
     return tracks
 
 
+def source_onset_tracks(
+    clips: list[Clip], rate_hz: float, num_frames: int, sigma_s: float, slots: int
+) -> np.ndarray:
+    """(C, num_frames, K) float32: as `onset_tracks`, each source slot by itself, in view or not."""
+    centres = (np.arange(num_frames) + 0.5) / rate_hz
+    tracks = np.zeros((len(clips), num_frames, slots), dtype=np.float32)
+    for c, clip in enumerate(clips):
+        for k, source in enumerate(clip.sources[:slots]):
+            if len(source.onset_s):
+                gap = np.abs(centres[:, None] - np.asarray(source.onset_s)[None]).min(axis=1)
+                tracks[c, :, k] = np.exp(-0.5 * (gap / sigma_s) ** 2)
+    return tracks
+
+
 def visible_onsets(clip: Clip) -> list[float]:
     """Onset times of the clip whose source is in view at that moment, in seconds, sorted."""
     found = []
