@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib.metadata
 import importlib.util
+import inspect
 import re
 import shlex
 import subprocess
@@ -150,6 +151,20 @@ def test_links_lead_somewhere(document):
     folder = (ROOT / document).parent
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text())
     assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+
+
+def test_readme_python_calls_what_there_is():
+    """The imports resolve, and each keyword given to the pipeline is one of its own."""
+    from visaudio.pipeline import ViSAudioPipeline
+
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    tree = ast.parse(block)
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert modules == [ViSAudioPipeline.__module__]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (call,) = (c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "pipe")
+    keywords = {keyword.arg for keyword in call.keywords}
+    assert keywords and keywords <= set(inspect.signature(ViSAudioPipeline.__call__).parameters)
 
 
 def test_file_map_is_true_and_complete():
