@@ -1,4 +1,4 @@
-"""Targets of the CLIP stage: which classes are seen in each cell of a grid over the picture, and where.
+"""Targets of the encoder stages: which classes are seen in each cell of a grid over the picture, and where.
 
 Legend: B pictures, S source slots, H x W cells (patches, or the pooled grid), K classes.
 """
@@ -23,10 +23,15 @@ class CellTargets:
     has_centre: Tensor  # (B, H, W) bool
     active: Tensor  # (B, H, W) float, where a source covers the cell: it sounds
     covered: Tensor  # (B, H, W) bool
+    sides: Tensor  # (B, H, W, 2) float: how far left, how far right what sounds here is; 1 = edge
+    onset: Tensor  # (B, H, W) float, where a source covers the cell: it starts to sound
 
 
 def grid_targets(boxes: dict[str, np.ndarray], rows: int, columns: int, classes: int) -> CellTargets:
-    """boxes: x, y, half_width, half_height (B, S) in picture fractions, visible, active, label (B, S)."""
+    """boxes: x, y, half_width, half_height (B, S) in picture fractions, visible, active, label (B, S).
+
+    onset (B, S), 0 to 1, may be absent.
+    """
     x, y = boxes["x"][..., None, None], boxes["y"][..., None, None]
     column = ((np.arange(columns) + 0.5) / columns)[None, None, None, :]
     row = ((np.arange(rows) + 0.5) / rows)[None, None, :, None]
@@ -42,6 +47,9 @@ def grid_targets(boxes: dict[str, np.ndarray], rows: int, columns: int, classes:
     presence = np.zeros((batch, rows, columns, classes), dtype=np.float32)
     offset = np.zeros((batch, rows, columns, 2), dtype=np.float32)
     active = np.zeros((batch, rows, columns), dtype=np.float32)
+    onset = np.zeros((batch, rows, columns), dtype=np.float32)
+    sides = np.zeros((batch, rows, columns, 2), dtype=np.float32)
+    out = np.clip(np.stack([1 - 2 * boxes["x"], 2 * boxes["x"] - 1], axis=-1), 0, 1)
     index = np.arange(batch)
     for slot in range(slots):
         label = np.maximum(boxes["label"][:, slot], 0)
@@ -50,13 +58,19 @@ def grid_targets(boxes: dict[str, np.ndarray], rows: int, columns: int, classes:
         dx = np.broadcast_to((x[:, slot] - column[:, 0]) * columns, own.shape)
         dy = np.broadcast_to((y[:, slot] - row[:, 0]) * rows, own.shape)
         offset[own] = np.stack([dx, dy], axis=-1)[own]
-        active = np.maximum(active, covers[:, slot] * boxes["active"][:, slot, None, None])
+        sounding = covers[:, slot] * boxes["active"][:, slot, None, None]
+        active = np.maximum(active, sounding)
+        sides = np.maximum(sides, sounding[..., None] * out[:, slot, None, None])
+        if "onset" in boxes:
+            onset = np.maximum(onset, covers[:, slot] * boxes["onset"][:, slot, None, None])
     return CellTargets(
         presence=torch.from_numpy(presence),
         offset=torch.from_numpy(offset),
         has_centre=torch.from_numpy(centre.any(axis=1)),
         active=torch.from_numpy(active.astype(np.float32)),
         covered=torch.from_numpy(covers.any(axis=1)),
+        sides=torch.from_numpy(sides.astype(np.float32)),
+        onset=torch.from_numpy(onset.astype(np.float32)),
     )
 
 

@@ -2,8 +2,9 @@
 
 The contrastive part is CLIP's with several positives: clips of one caption are positives of each other.
 The heads, dropped afterwards, teach the patch tokens (8 x 8) and the pooled grid that the network gets
-(2 x 8) which class is seen in a cell, where its centre lies within it, and whether it sounds just now;
-the joint embedding which classes are in view; the text tokens which classes a text names.
+(2 x 8) which class is seen in a cell, where its centre lies within it, whether it sounds just now, and how
+far to the left or right what sounds there is; the joint embedding which classes are in view; the text
+tokens which classes a text names.
 
 Legend: B pictures of a step, C clips, T frames of a clip, H x W patches, K classes, S source slots, D width.
 """
@@ -46,6 +47,7 @@ class ClipStageConfig:
     presence_weight: float = 1.0
     offset_weight: float = 1.0
     active_weight: float = 0.2
+    sides_weight: float = 1.0
     class_weight: float = 0.5
 
 
@@ -55,22 +57,24 @@ class CellHead(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.linear = nn.Linear(width, classes + 3)
+        self.linear = nn.Linear(width, classes + 5)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """presence logits (B, H, W, K), offset (B, H, W, 2) in cells, active logit (B, H, W)."""
-        presence, offset, active = self.linear(tokens.float()).split((self.classes, 2, 1), dim=-1)
-        return presence - 3.0, offset, active[..., 0]
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, H, W, ...): presence logits (K), offset in cells (2), active logit (), sides (2)."""
+        presence, offset, active, sides = self.linear(tokens.float()).split((self.classes, 2, 1, 2), dim=-1)
+        return presence - 3.0, offset, active[..., 0], sides
 
     def loss(self, tokens: Tensor, targets: CellTargets, config: ClipStageConfig) -> dict[str, Tensor]:
-        presence, offset, active = self(tokens)
+        presence, offset, active, sides = self(tokens)
         rare = torch.tensor(4.0, device=presence.device)
         present = F.binary_cross_entropy_with_logits(presence, targets.presence, pos_weight=rare)
         apart = (offset - targets.offset).abs().mean(dim=-1)
         sounding = F.binary_cross_entropy_with_logits(active, targets.active, reduction="none")
+        aside = F.smooth_l1_loss(sides, targets.sides, beta=0.2, reduction="sum")
         return {
             # a mean over mostly empty cells: scaled to weigh as much as the others
             "presence": 10 * present,
+            "sides": aside / targets.covered.sum().clamp_min(1),
             "offset": _masked_mean(apart, targets.has_centre),
             "active": _masked_mean(sounding, targets.covered),
         }
@@ -180,6 +184,7 @@ def clip_loss(model: _Trained, batch: dict, config: ClipStageConfig) -> tuple[Te
             config.presence_weight * parts["presence"]
             + config.offset_weight * parts["offset"]
             + config.active_weight * parts["active"]
+            + config.sides_weight * parts["sides"]
             + config.class_weight * (parts["picture_class"] + parts["text_class"])
             + config.contrastive_weight * parts["contrastive"]
         )
@@ -220,7 +225,7 @@ def clip_figures(
         embedding, _, grid = model.pictures(pictures)
         best = (embedding @ text_embedding.float().T).argmax(dim=1).cpu().numpy()
         right += [captions[i] == clip.caption for i in best]
-        presence, offset, _ = (part.float().cpu().numpy() for part in model.grid_head(grid))
+        presence, offset, *_ = (part.float().cpu().numpy() for part in model.grid_head(grid))
         columns = presence.shape[2]
         boxes = boxes_at(truth, np.full(len(moments), index), moments)
         for moment, slot in zip(*np.nonzero(boxes["visible"] & (boxes["label"] >= 0)), strict=True):

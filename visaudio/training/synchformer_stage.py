@@ -161,17 +161,10 @@ class SegmentSampler:
         boxes = boxes_at(self.truth.picture, owners, moments)
         boxes["x"] = np.where(mirror.repeat(steps)[:, None], 1 - boxes["x"], boxes["x"])
         side, classes = self.model.image_size // self.model.patch_size, len(self.truth.classes)
-        cells = grid_targets(boxes, side, side, classes)
-        last = np.minimum(moments + tubelet - 1, self.truth.source_onsets.shape[1] - 1)
         tracks = self.truth.source_onsets
-        boxes["active"] = np.maximum(tracks[owners, moments], tracks[owners, last])
-        values = {**vars(cells), "onset": grid_targets(boxes, side, side, classes).active}
-        sounding = self.truth.picture.active[owners, moments]
-        sides = []
-        for sign in (-1, 1):  # how far out to the left, to the right: 0 at the centre, 1 at the edge
-            boxes["active"] = sounding * np.clip(sign * (2 * boxes["x"] - 1), 0, 1)
-            sides.append(grid_targets(boxes, side, side, classes).active)
-        values["sides"] = torch.stack(sides, dim=-1)
+        last = np.minimum(moments + tubelet - 1, tracks.shape[1] - 1)
+        boxes["onset"] = np.maximum(tracks[owners, moments], tracks[owners, last])
+        values = vars(grid_targets(boxes, side, side, classes))
         return {name: value.flatten(1, 2).to(device) for name, value in values.items()}
 
 
