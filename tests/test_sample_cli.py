@@ -170,6 +170,41 @@ def test_a_batch_goes_on_skips_and_names_failures(run, tmp_path):
     assert (out_folder / "a.binaural.mp4").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of luck"), MemoryError(), av.error.EOFError(1, "end")])
+def test_an_unexpected_error_in_one_video_spares_the_others(run, tmp_path, monkeypatch, error):
+    for name in "ab":
+        write_clip(tmp_path / f"{name}.mp4", 0.12)
+    mux = media.mux_binaural
+
+    def fails_for_a(video, *arguments, **options):
+        if video.name == "a.mp4":
+            raise error
+        return mux(video, *arguments, **options)
+
+    monkeypatch.setattr(media, "mux_binaural", fails_for_a)
+    code, out, err = run(tmp_path)
+    assert (
+        code == 2
+        and out.splitlines()[-1]
+        == f"1 written, 0 skipped (their outputs exist), 1 failed: {tmp_path / 'a.mp4'}"
+    )
+    (line,) = error_lines(err)
+    assert str(tmp_path / "a.mp4") in line
+    assert names(tmp_path) == ["a.mp4", "b.binaural.flac", "b.binaural.mp4", "b.mp4"]
+
+
+def test_outputs_are_all_written_or_left_as_they_were(run, tmp_path):
+    video = write_clip(tmp_path / "x.mp4", 0.12)
+    (tmp_path / "x.binaural.flac").mkdir()  # cannot be replaced by a file
+    code, _, err = run(video, "--overwrite")
+    assert code == 2 and "cannot be written" in err
+    assert names(tmp_path) == ["x.binaural.flac", "x.mp4"]
+    (tmp_path / "x.binaural.mp4").write_bytes(b"mine")
+    assert run(video, "--overwrite")[0] == 2
+    assert (tmp_path / "x.binaural.mp4").read_bytes() == b"mine"
+    assert names(tmp_path) == ["x.binaural.flac", "x.binaural.mp4", "x.mp4"]
+
+
 def test_a_folder_run_twice_does_not_eat_its_own_output(run, tmp_path):
     write_clip(tmp_path / "a.mp4", 0.4)
     assert run(tmp_path)[0] == 0
@@ -224,7 +259,14 @@ def test_wrong_values_are_one_line(run, tmp_path, capsys):
     video = write_clip(tmp_path / "x.mp4", 0.4)
     assert run(video, "--hfov_deg", "200")[0] == 2
     assert run(video, "--variant", "no_such_model")[0] == 2
-    for flags in (["--num_steps", "0"], ["--duration", "-3"], ["--nonsense"], ["--seed", "x"]):
+    for flags in (
+        ["--num_steps", "0"],
+        ["--duration", "-3"],
+        ["--duration", "1e300"],
+        ["--nonsense"],
+        ["--seed", "x"],
+        ["--seed", "9" * 20],
+    ):
         with pytest.raises(SystemExit) as caught:
             run(video, *flags)
         assert caught.value.code == 2

@@ -40,6 +40,7 @@ VIDEO_SUFFIXES = {
 }
 MARK = ".binaural"
 LONG_S = 20.0  # videos from this length on show a progress bar
+LONGEST_S = 24 * 3600.0  # a --duration beyond it is a slip of the pen
 
 EPILOG = """\
 x.mp4 gives x.binaural.mp4 (picture copied packet for packet; webm and mkv where mp4 cannot hold it) and
@@ -82,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--video", nargs="+", required=True, type=Path, metavar="PATH", help="videos, or folders of videos")
     add("--prompt", default=None, help="what sounds, in words")
     add("--negative_prompt", default=None, help="what should not sound")
-    add("--duration", type=positive, metavar="S", help="seconds from the start (default: the whole video)")
+    add("--duration", type=_duration, metavar="S", help="seconds from the start (default: the whole video)")
     add("--cfg_strength", type=float, help="guidance; 1 is off (default: the model's own)")
     add("--num_steps", type=positive_int, help="solver steps (default: the model's own, usually 25)")
     add("--mask_away_clip", action="store_true", help="what sounds is told by the prompt alone")
-    add("--seed", type=int, default=42, help="of the noise; the same for every video (default: 42)")
+    add("--seed", type=_seed, default=42, help="of the noise; the same for every video (default: 42)")
     add("--skip_video_composite", action="store_true", help="write the .flac only")
     add("--variant", default="tiny", help="packaged name, model folder or Hub repository (default: tiny)")
     add("--output", type=Path, metavar="DIR", help="folder to write to (default: beside each video)")
@@ -100,6 +101,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--overwrite", action="store_true", help="replace files that exist")
     return parser
+
+
+def _duration(text: str) -> float:
+    value = positive(text)
+    if value > LONGEST_S:
+        raise argparse.ArgumentTypeError(f"expected at most {LONGEST_S:.0f} s (24 h), got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from -2^63 to 2^63 - 1, got {text}")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -197,8 +212,7 @@ def sample(pipeline: ViSAudioPipeline, job: Job, options: argparse.Namespace) ->
     try:
         staging = tempfile.mkdtemp(prefix=f".{job.video.stem}.", suffix=".partial", dir=folder)
         made = _make(pipeline, job, options, duration_s, Path(staging))
-        for temporary, path in zip(made, job.outputs, strict=True):
-            os.replace(temporary, path)
+        _put(made, job.outputs, Path(staging))
     except UserError as error:
         if staging is None:
             raise
@@ -210,6 +224,25 @@ def sample(pipeline: ViSAudioPipeline, job: Job, options: argparse.Namespace) ->
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
     return duration_s
+
+
+def _put(made: Sequence[Path], outputs: Sequence[Path], staging: Path) -> None:
+    """Moves the files to where they belong; if one cannot be, all outputs are as they were before."""
+    placed: list[tuple[Path, Path | None]] = []
+    try:
+        for number, (temporary, path) in enumerate(zip(made, outputs, strict=True)):
+            old = staging / f"replaced.{number}" if path.is_file() else None
+            if old is not None:
+                os.replace(path, old)
+            placed.append((path, old))
+            os.replace(temporary, path)
+    except BaseException:
+        for path, old in reversed(placed):
+            if old is not None:
+                os.replace(old, path)
+            elif path.is_file():
+                path.unlink()
+        raise
 
 
 def _make(
@@ -270,9 +303,14 @@ class _Report:
         pass
 
     def __exit__(self, kind, error, trace) -> bool:
-        if not isinstance(error, UserError) or not self.is_batch:
+        if not isinstance(error, Exception) or not self.is_batch:
             return False
-        print(f"error: {error}", file=sys.stderr)
+        said = " ".join(str(error).split())
+        if not isinstance(error, UserError):  # a fault of ours: the other videos may well be spared it
+            said = f"{kind.__name__}: {said[:200]}".rstrip(": ")
+        if self._video.name not in said:
+            said = f"{self._video}: {said}"
+        print(f"error: {said}", file=sys.stderr)
         self.failed.append(self._video)
         return True
 
