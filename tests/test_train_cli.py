@@ -1,11 +1,14 @@
+import errno
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from visaudio.cli.train import main
+from visaudio.cli.train import could_not_write, main
 from visaudio.training.recipe import TrainConfig, load_train_config
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +31,89 @@ def test_an_unknown_key_is_one_line_with_the_near_ones_and_exit_2(capsys):
         (["--stages", "data,flwo"], "unknown stage 'flwo'"),
         (["flow.loop.precision=fp8"], "precision"),
         (["preset=medium"], "published"),
+        (["model.network.num_heads=3"], "model.network cannot be built: 3 heads do not divide the width 128"),
+        (["model.network.num_heads=0"], "num_heads is 0"),
+        (["model.network.hidden_dim=-8"], "model.network cannot be built"),
+        (["flow.loop.schedule.peak=nan"], "peak is nan"),
+        (["codec.loop.learning_rate=.inf"], "learning_rate is inf"),
+        (["flow.loop.clip_norm=nan"], "flow.loop.clip_norm is nan, expected a finite number"),
+        (["workers=-1"], "workers is -1"),
+        (["threads=-3"], "threads is -3"),
+        (["seed=-1"], "seed is -1"),
+        (["data.clips=0"], "clips is 0"),
+        (["data.seed=-1"], "seed is -1"),
+        (["data.path=/nope"], "no dataset at '/nope'"),
+        (["output=/proc/x/y"], "output=/proc/x/y cannot be made a folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(capsys, arguments, message, tmp_path):
-    assert main([*arguments, f"output={tmp_path}"]) == 2
+    assert main([f"output={tmp_path}", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_output_may_not_be_a_file(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main([f"output={tmp_path / 'file'}"]) == 2
+    assert capsys.readouterr().err == f"error: output={tmp_path / 'file'} is a file, expected a folder\n"
+
+
+@pytest.mark.parametrize("flags", [["--bogus"], ["--dry"], ["--conf", "x.yaml"]])
+def test_a_wrong_or_shortened_flag_is_one_line(capsys, flags):
+    with pytest.raises(SystemExit) as caught:
+        main(flags)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2),
+        (FloatingPointError("the loss is not finite for clip-3"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_ends_a_stage_is_one_line(capsys, tmp_path, monkeypatch, error, code):
+    from visaudio.training import full_run
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(full_run.FullRun, "data", fails)
+    assert main([f"output={tmp_path / 'run'}", "--stages", "data"]) == code
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert any(part in said for part in ("runs/x: No space left", "not finite for clip-3", "stopped; "))
+    assert json.loads((tmp_path / "run" / "data" / "stage.json").read_text())["finished"] is False
+
+
+def test_a_full_disk_is_known_by_what_the_writers_say(tmp_path):
+    from safetensors.torch import save_file
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (torch.save, save_file):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        try:
+            with pytest.raises(Exception) as caught:  # noqa: B017 (each has its own kind)
+                write({"x": torch.zeros(100_000)}, tmp_path / "x")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert isinstance(caught.value, OSError) or could_not_write(caught.value), caught.value
+    assert not could_not_write(RuntimeError("shapes differ"))
+
+
+def test_the_card_names_the_dataset_and_not_where_it_lay(tmp_path):
+    from visaudio.training.full_run import dataset_name
+
+    folder = tmp_path / "somebody" / "set"
+    folder.mkdir(parents=True)
+    assert dataset_name(str(folder)) == "set"
+    record = {"source": {"name": "BiAudio-Synth", "recordings": 12}, "config": {"seed": 3}}
+    (folder / "build.json").write_text(json.dumps(record))
+    assert dataset_name(str(folder)) == "BiAudio-Synth, 12 clips, seed 3"
+    (folder / "build.json").write_text("[]")
+    assert dataset_name(str(folder)) == "set"
 
 
 def test_the_plan_has_all_stages_and_fits_four_hours(capsys, tmp_path):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
+from visaudio.cli.common import Parser
 
 EPILOG = """\
 With no arguments: makes a BiAudio-Synth set and trains the tiny preset on it, below runs/tiny, within
@@ -18,7 +19,7 @@ all.
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("train.py", description=__doc__, epilog=EPILOG)
+    parser = Parser(prog="train.py", description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="values on top of the configuration"
     )
@@ -40,9 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not could_not_write(error):
+            raise
+        print(f"error: a file cannot be written ({' '.join(str(error).split())[:200]})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def could_not_write(error: Exception) -> bool:
+    """Whether it is what safetensors and torch make of a full disk, where Python has OSError."""
+    said = str(error)
+    if type(error).__name__ == "SafetensorError":
+        return "I/O error" in said
+    return isinstance(error, RuntimeError) and ("inline_container" in said or "PytorchStreamWriter" in said)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from visaudio.config import to_dict
+    from visaudio.training.checks import check_dataset
     from visaudio.training.full_run import plan
     from visaudio.training.progress import say
     from visaudio.training.recipe import load_train_config
@@ -61,7 +83,16 @@ def run(options: argparse.Namespace) -> int:
     stages = plan(config)
     chosen = stages.select(options.stages.split(",") if options.stages else None)
     stages.check(chosen, options.adopt)
+    check_dataset(config, [stage.name for stage in chosen if not stages.finished(stage.name)])
     set_threads(config.threads)
+    if not options.dry_run:
+        try:
+            config.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"output={config.folder} cannot be made a folder ({error.strerror or error})"
+            ) from error
+        (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
     if int(os.environ.get("RANK", "0")) == 0:
         device = (
             torch.cuda.get_device_name()
@@ -72,8 +103,6 @@ def run(options: argparse.Namespace) -> int:
         stages.show(chosen)
     if options.dry_run:
         return 0
-    config.folder.mkdir(parents=True, exist_ok=True)
-    (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
     if not stages.execute(chosen):
         return 130
     if chosen[-1].name == "export":

@@ -79,11 +79,7 @@ def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> D
     import datasets
     from datasets import Audio, Video, concatenate_datasets, load_dataset
 
-    folder = Path(location)
-    if not folder.is_dir() and not _looks_like_repository(str(location)):
-        raise UserError(f"no dataset at '{location}': expected a Parquet folder or a Hub 'owner/name'")
-    if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        raise UserError(f"'{location}' holds no Parquet file: python -m bi_audio_dataset synth builds one")
+    check_location(location)
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -107,6 +103,15 @@ def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> D
         wanted = set(splits)
         table = table.select([i for i, split in enumerate(table["split"]) if split in wanted])
     return table
+
+
+def check_location(location: str | Path) -> None:
+    """Raise UserError where there can be no dataset; a Hub repository is not asked for."""
+    folder = Path(location)
+    if not folder.is_dir() and not _looks_like_repository(str(location)):
+        raise UserError(f"no dataset at '{location}': expected a Parquet folder or a Hub 'owner/name'")
+    if folder.is_dir() and not any(folder.rglob("*.parquet")):
+        raise UserError(f"'{location}' holds no Parquet file: python -m bi_audio_dataset synth builds one")
 
 
 def without_media(table: Dataset) -> Dataset:

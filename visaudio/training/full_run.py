@@ -10,6 +10,7 @@ import torch
 from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
 from visaudio.training.checkpoint import list_checkpoints
+from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
@@ -151,7 +152,7 @@ class FullRun:
         )
         loop = self.config.flow.loop
         return {
-            "data": self.config.data.path or f"BiAudio-Synth, {self.config.data.clips} clips",
+            "data": dataset_name(self.dataset),
             "flow steps": state["step"],
             "clips per step": loop.batch_size,
             "EMA relative width": loop.ema.output_sigma_rel,
@@ -210,6 +211,17 @@ def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def dataset_name(path: str) -> str:
+    """What a model card says it was trained on: "BiAudio-Synth, 1200 clips, seed 0"; never where it lay."""
+    try:
+        record = json.loads((Path(path) / "build.json").read_text())
+        source = record["source"]
+        unit = "clips" if source["name"] == "BiAudio-Synth" else "recordings"
+        return f"{source['name']}, {source['recordings']} {unit}, seed {record['config']['seed']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return Path(path).name
+
+
 def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     """Make, or go on making, the BiAudio-Synth set; the same as `python -m bi_audio_dataset synth`."""
     from bi_audio_dataset.build import BuildConfig, build
@@ -227,7 +239,8 @@ def budget_min(loop: Any) -> float:
 
 
 def plan(config: TrainConfig) -> Plan:
-    """All stages of a run with their settings and estimates."""
+    """All stages of a run with their settings and estimates. Raises UserError for what cannot be run."""
+    check_config(config)
     run = FullRun(config)
     model = to_dict(config.model)
     data = (

@@ -31,31 +31,37 @@ class DataConfig:
     clips: int = 1500
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise UserError(f"clips is {self.clips}, expected at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}, expected at least 0")
+
 
 def _codec() -> CodecStageConfig:
     default = CodecStageConfig()
-    return replace(default, loop=replace(default.loop, max_minutes=35.0))
+    return replace(default, loop=replace(default.loop, max_minutes=22.0))
 
 
 def _clip() -> ClipStageConfig:
     default = ClipStageConfig()
-    return replace(default, loop=replace(default.loop, max_minutes=15.0))
+    return replace(default, loop=replace(default.loop, max_minutes=20.0))
 
 
 def _synchformer() -> SynchformerStageConfig:
     default = SynchformerStageConfig()
-    return replace(default, loop=replace(default.loop, max_minutes=30.0))
+    return replace(default, loop=replace(default.loop, max_minutes=45.0))
 
 
 def _flow() -> FlowStageConfig:
     return FlowStageConfig(
         loop=FlowLoopConfig(
             steps=20000,
-            max_minutes=85.0,
+            max_minutes=90.0,
             batch_size=16,
             validate_every=500,
             schedule=ScheduleConfig(
-                peak=6e-4, warmup_steps=200, decay="cosine", decay_start=0.3, final_ratio=0.02
+                peak=1e-3, warmup_steps=200, decay="cosine", decay_start=0.3, final_ratio=0.02
             ),
             dropout=DropoutConfig(text=0.5),
         )
@@ -82,6 +88,13 @@ class TrainConfig:
     synchformer: SynchformerStageConfig = field(default_factory=_synchformer)
     flow: FlowStageConfig = field(default_factory=_flow)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "workers", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, expected at least 0")
+        if self.seed >= 2**63:
+            raise UserError(f"seed is {self.seed}, expected less than 2^63")
 
     @property
     def folder(self) -> Path:

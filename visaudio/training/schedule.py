@@ -33,6 +33,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
             raise UserError(f"schedule.decay is {self.decay!r}; expected one of {', '.join(DECAYS)}")
+        if not 0 < self.peak < math.inf:
+            raise UserError(f"schedule.peak is {self.peak}, expected a positive number")
         if self.warmup_steps < 0 or not 0 <= self.decay_start <= 1:
             raise UserError(
                 f"schedule: warmup_steps {self.warmup_steps} must be >= 0 "

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bi_audio_dataset.schema import UserError
+from visaudio.training.guards import StopSignal
 
 LossFunction = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -51,6 +52,10 @@ class LoopConfig:
             raise UserError(f"precision is '{self.precision}', expected bf16 or fp32")
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}, expected at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning_rate is {self.learning_rate}, expected a positive number")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}, expected at least 0")
 
 
 def step_rng(seed: int, step: int, stream: int = 0) -> np.random.Generator:
@@ -77,7 +82,8 @@ def run_stage(
     """Train `module` in place; returns the last validation's figures (empty without `validate`).
 
     Files under `folder`: checkpoint.pt while it runs (removed at the end), TensorBoard events, done.json. The
-    module's weights are the caller's to save. A stage whose checkpoint.pt exists goes on from it.
+    module's weights are the caller's to save. A stage whose checkpoint.pt exists goes on from it. SIGINT and
+    SIGTERM save checkpoint.pt after the step in hand, then raise KeyboardInterrupt.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(module.parameters()).device
@@ -92,31 +98,36 @@ def run_stage(
     base_elapsed, figures = elapsed, state["figures"]
 
     module.train()
-    while (fraction := _progress(config, step, elapsed)) < 1:
-        # the CPU's flash attention is slow backwards in bf16: plain products take 0.6 of a step's time
-        attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and the like
-        rate = learning_rate(config, step, fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with attention:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                loss, scalars = loss_function(step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        if torch.isfinite(norm):  # one bad batch must not end an hour's work
-            optimizer.step()
-        step += 1
-        now = time.monotonic()
-        elapsed = base_elapsed + now - started
-        log.step(step, elapsed, loss, rate, norm, scalars, figures)
-        if validate is not None and now - validated > 60 * config.validate_minutes:
-            figures = _validate(validate, module, log, step)
-            validated = time.monotonic()
-        if now - saved > 60 * config.checkpoint_minutes:
-            _save(folder, module, optimizer, step, elapsed, figures)
-            saved = time.monotonic()
+    with StopSignal() as stop:
+        while (fraction := _progress(config, step, elapsed)) < 1:
+            # the CPU's flash attention is slow backwards in bf16: plain products take 0.6 of a step's time
+            attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout and the like
+            rate = learning_rate(config, step, fraction)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with attention:
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+                    loss, scalars = loss_function(step)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            if torch.isfinite(norm):  # one bad batch must not end an hour's work
+                optimizer.step()
+            step += 1
+            now = time.monotonic()
+            elapsed = base_elapsed + now - started
+            log.step(step, elapsed, loss, rate, norm, scalars, figures)
+            if validate is not None and now - validated > 60 * config.validate_minutes:
+                figures = _validate(validate, module, log, step)
+                validated = time.monotonic()
+            if now - saved > 60 * config.checkpoint_minutes:
+                _save(folder, module, optimizer, step, elapsed, figures)
+                saved = time.monotonic()
+            if stop.asked:
+                _save(folder, module, optimizer, step, elapsed, figures)
+                log.close()
+                raise KeyboardInterrupt
 
     if validate is not None:
         figures = _validate(validate, module, log, step)

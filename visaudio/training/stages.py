@@ -145,8 +145,11 @@ class Plan:
         began = time.monotonic()
         spent = self._read(stage.name).get("minutes", 0.0)
         self._write(stage, False, spent)
-        finished = stage.run(folder)
-        self._write(stage, finished, spent + (time.monotonic() - began) / 60)
+        finished = False
+        try:
+            finished = stage.run(folder)
+        finally:  # an interrupted stage has taken its time too
+            self._write(stage, finished, spent + (time.monotonic() - began) / 60)
         return finished
 
     def _read(self, name: str) -> dict[str, Any]:

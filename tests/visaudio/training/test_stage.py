@@ -1,4 +1,7 @@
 import math
+import os
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +56,29 @@ def test_interrupted_run_ends_as_a_straight_one(tmp_path):
     assert torch.equal(straight.weight, resumed.weight)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_resumed_run_ends_as_a_straight_one(tmp_path, number):
+    straight, config, loss = problem()
+    config = replace(config, checkpoint_minutes=1000)
+    run_stage("test", config, straight, loss, tmp_path / "a", progress=False)
+    stopped, _, loss = problem()
+    seen = []
+
+    def signalled(step: int):
+        seen.append(step)
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return loss(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("test", config, stopped, signalled, tmp_path / "b", progress=False)
+    assert seen == list(range(8))
+    resumed, _, loss = problem(seed=1)
+    after = []
+    run_stage("test", config, resumed, lambda s: after.append(s) or loss(s), tmp_path / "b", progress=False)
+    assert after == [8, 9, 10, 11] and torch.equal(straight.weight, resumed.weight)
+
+
 def test_time_budget_ends_the_run(tmp_path):
     module, config, loss = problem()
     config = LoopConfig(steps=10**7, max_minutes=0.3 / 60, precision="fp32", warmup_steps=1)
@@ -90,7 +116,7 @@ def test_finish_marks_and_cleans(tmp_path):
     assert finished(tmp_path) == {"x": 1.5} and not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("bad", [{"precision": "fp8"}, {"steps": 0}])
+@pytest.mark.parametrize("bad", [{"precision": "fp8"}, {"steps": 0}, {"learning_rate": math.nan}])
 def test_bad_settings_are_refused(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
         LoopConfig(**bad)

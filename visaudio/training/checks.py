@@ -1,0 +1,65 @@
+"""What a configuration can be refused for before anything runs, instead of hours later."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from bi_audio_dataset.schema import UserError
+from visaudio.config import to_dict
+from visaudio.training.recipe import TrainConfig
+
+READS_DATASET = ("data", "codec", "clip", "synchformer", "features")
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raise UserError, in one line, for a configuration that some stage could not run."""
+    if config.folder.exists() and not config.folder.is_dir():
+        raise UserError(f"output={config.folder} is a file, expected a folder")
+    for key, value in _numbers(to_dict(config)):
+        if not math.isfinite(value):
+            raise UserError(f"{key} is {value}, expected a finite number")
+    _check_network(config)
+
+
+def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
+    """Raise UserError where one of the unfinished stages reads data.path, and no dataset can be there."""
+    if config.data.path is not None and set(READS_DATASET) & set(unfinished):
+        from visaudio.data.dataset import check_location
+
+        check_location(config.data.path)
+
+
+def _check_network(config: TrainConfig) -> None:
+    """Build the parts whose sizes are most often changed, without memory for their weights."""
+    from visaudio.encoders.synchformer import SynchformerEncoder
+    from visaudio.model.network import DualBranchNetwork
+
+    model = config.model
+    parts = (
+        ("network", lambda: DualBranchNetwork(model.network)),
+        ("synchformer", lambda: SynchformerEncoder(model.synchformer)),
+    )
+    for name, build in parts:
+        heads = getattr(getattr(model, name), "num_heads", 1)
+        if heads < 1:
+            raise UserError(f"model.{name}.num_heads is {heads}, expected at least 1")
+        try:
+            with torch.device("meta"):
+                build()
+        except Exception as error:  # whatever a module says of sizes that do not go together
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"model.{name} cannot be built: {said or type(error).__name__}") from error
+
+
+def _numbers(value: Any, name: str = "") -> Iterable[tuple[str, float]]:
+    """The floats of nested dicts and lists, each with its dotted key."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item, name)
+    elif isinstance(value, float):
+        yield name, value
