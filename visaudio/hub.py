@@ -119,7 +119,9 @@ def save_pretrained(
         temporary.mkdir()
         for part in PARTS:
             state = getattr(components, part).state_dict()
-            save_file(_stored(state, dtype, part), temporary / f"{part}.safetensors", {"format": "pt"})
+            file = temporary / f"{part}.safetensors"
+            save_file(_stored(state, dtype, part), file, {"format": "pt"})
+            file.chmod(0o644)  # safetensors makes it 0600, which no other user of a shared folder could read
         (temporary / "config.json").write_text(json.dumps(_config(components), indent=2) + "\n")
         (temporary / "README.md").write_text(model_card(components))
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")

@@ -99,6 +99,7 @@ def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
     ("arguments", "words"),
     [
         (["synth", "--clips", "0", "--output", "x"], "must be at least 1, got 0"),
+        (["synth", "--clips", "1", "--output", "x", "--seed", "-1"], "must be at least 0, got -1"),
         (["synth", "--output", "x"], "--clips"),
         (["synth", "--clips", "4", "--output", "x", "--clip", "9", "--colour", "red"], "--colour"),
         (["frobnicate"], "frobnicate"),

@@ -47,6 +47,7 @@ def test_saved_and_loaded_is_the_same_model(components, folder):
     assert loaded.preset == micro_preset()
     assert loaded.sampling == components.sampling and loaded.sampling.cfg_strength == 3.5
     assert loaded.info == components.info
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.safetensors")} == {0o644}
     expected = weights(components)
     found = weights(loaded)
     assert found.keys() == expected.keys()

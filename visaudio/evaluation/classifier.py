@@ -110,6 +110,7 @@ def save(classifier: SoundClassifier, path: Path, notes: dict[str, str] | None =
     state = {k: v.half() if v.is_floating_point() else v for k, v in classifier.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, {"classes": json.dumps(classifier.classes), **(notes or {})})
+    path.chmod(0o644)  # safetensors makes it 0600
 
 
 def load(path: str | Path) -> SoundClassifier:

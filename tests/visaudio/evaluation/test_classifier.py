@@ -38,6 +38,7 @@ def test_training_tells_low_from_high_at_any_gain(tmp_path):
     config = TrainConfig(steps=25, batch_size=8, crop_s=0.5)
     trained = train(mels, [names.index(name) for name in names], ["low", "high"], config)
     classifiers.save(trained, tmp_path / "c.safetensors")
+    assert (tmp_path / "c.safetensors").stat().st_mode & 0o777 == 0o644
     loaded = classifiers.load(tmp_path / "c.safetensors")
     for name, pitch_hz in (("low", 330.0), ("high", 2400.0)):
         audio = np.stack([beeps(pitch_hz, 99)] * 2)
