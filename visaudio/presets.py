@@ -116,6 +116,8 @@ TINY = compose(
         mlp_multiple_of=128,
         input_kernel=3,
         spatial_width=128,
+        cross_ear_input=True,
+        interaural_whitening=0.7,
     ),
 )
 

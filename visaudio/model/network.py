@@ -66,6 +66,10 @@ class NetworkConfig:
     spacetime: bool = True
     spacetime_in_joint: bool = True  # the spacetime feature also modulates the joint blocks' latents
     inter_ear_attention: bool = True
+    cross_ear_input: bool = False  # each ear's tokens also see the other ear's latents, through a zero weight
+    # 0: latents are scaled per dimension. Above: what differs between the ears is scaled up as well, to unit
+    # deviation at 1 (ear_scales in network.py): an ILD of 3 dB is one per cent of a latent's variance
+    interaural_whitening: float = 0.0
     shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
 
 
@@ -122,6 +126,11 @@ class DualBranchNetwork(nn.Module):
         self.register_buffer("empty_text_feat", torch.zeros(c.text_tokens, c.text_dim))
         self.register_buffer("latent_mean", torch.zeros(c.token_dim))
         self.register_buffer("latent_std", torch.ones(c.token_dim))
+        if c.interaural_whitening:
+            self.register_buffer("latent_side_std", torch.ones(c.token_dim))
+        self.cross_ear_proj = None
+        if c.cross_ear_input:
+            self.cross_ear_proj = nn.Linear(c.token_dim, dim, bias=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -139,14 +148,19 @@ class DualBranchNetwork(nn.Module):
         nn.init.zeros_(self.final_layer.conv.weight)
         if self.spacetime is not None:
             self.spacetime.zero_output()
+        if self.cross_ear_proj is not None:
+            nn.init.zeros_(self.cross_ear_proj.weight)
         if self.config.dual_branch:  # the ears begin alike; what they see and hear sets them apart
             self.branches[1].load_state_dict(self.branches[0].state_dict())
 
     # --- latent statistics and null conditions ---
 
     @torch.no_grad()
-    def set_latent_stats(self, mean: Tensor, std: Tensor) -> None:
-        """Per-dimension statistics of a token, (D,) each, over both ears of the training set."""
+    def set_latent_stats(self, mean: Tensor, std: Tensor, side_std: Tensor | None = None) -> None:
+        """Per-dimension statistics of a token, (D,) each, over both ears of the training set.
+
+        side_std: deviation of (left - right) / sqrt 2, which interaural_whitening needs.
+        """
         expected = (self.config.token_dim,)
         if mean.numel() != expected[0] or std.numel() != expected[0]:
             raise ValueError(
@@ -154,6 +168,12 @@ class DualBranchNetwork(nn.Module):
             )
         self.latent_mean.copy_(mean.reshape(-1))
         self.latent_std.copy_(std.reshape(-1))
+        if self.config.interaural_whitening:
+            if side_std is None:
+                raise ValueError(
+                    "interaural_whitening needs side_std, the deviation of (left - right) / sqrt 2"
+                )
+            self.latent_side_std.copy_(side_std.reshape(-1))
 
     @torch.no_grad()
     def set_empty_text(self, features: Tensor) -> None:
@@ -161,11 +181,27 @@ class DualBranchNetwork(nn.Module):
         self.empty_text_feat.copy_(features)
 
     def normalize(self, tokens: Tensor) -> Tensor:
-        """Codec tokens (..., D) -> the space in which the flow lives."""
+        """Codec tokens (..., D), or (..., 2, N, D) with interaural whitening -> the space of the flow."""
+        if self.config.interaural_whitening:
+            middle, side = self._ear_scales()
+            return _scale_ears(tokens - self.latent_mean, 1 / middle, 1 / side)
         return (tokens - self.latent_mean) / self.latent_std
 
     def unnormalize(self, tokens: Tensor) -> Tensor:
+        if self.config.interaural_whitening:
+            return _scale_ears(tokens, *self._ear_scales()) + self.latent_mean
         return tokens * self.latent_std + self.latent_mean
+
+    def _ear_scales(self) -> tuple[Tensor, Tensor]:
+        """Scales (D,) of the ears' sum and of their difference.
+
+        The difference's lies between the sum's (whitening 0) and its own deviation (1), geometrically.
+        """
+        own = self.latent_side_std.clamp_min(0.02 * self.latent_std)
+        middle = (
+            (2 * self.latent_std.square() - own.square()).clamp_min(0.1 * self.latent_std.square()).sqrt()
+        )
+        return middle, middle * (own / middle) ** self.config.interaural_whitening
 
     def null_conditions(self, batch: int, sequence: SequenceConfig) -> Conditions:
         """Conditions in which every modality is absent, of the lengths that `sequence` asks for."""
@@ -218,6 +254,8 @@ class DualBranchNetwork(nn.Module):
                 f"conditions prepared for {prepared.sync.shape[1]} tokens, latents have {latents.shape[2]}"
             )
         x = self.audio_input_proj(rearrange(latents, "b e n d -> (b e) n d"))
+        if self.cross_ear_proj is not None:
+            x = x + self.cross_ear_proj(rearrange(latents.flip(1), "b e n d -> (b e) n d"))
         latent_rot, clip_rot = self._rotations(latents.shape[2], prepared.clip.shape[1], x)
 
         clip_wide = (self.t_embed(t).to(x.dtype) + prepared.pooled)[:, None]  # (B, 1, width)
@@ -290,3 +328,10 @@ class DualBranchNetwork(nn.Module):
             if self.config.inter_ear_attention:
                 ears = self.inter_ear[i](ears, rot)
         return rearrange(torch.stack(ears, dim=1), "b e n d -> (b e) n d")
+
+
+def _scale_ears(tokens: Tensor, middle: Tensor, side: Tensor) -> Tensor:
+    """(..., 2, N, D): the ears' sum times `middle`, their difference times `side`; which ear is which stays."""
+    left, right = tokens.unbind(dim=-3)
+    total, apart = 0.5 * (left + right) * middle, 0.5 * (left - right) * side
+    return torch.stack([total + apart, total - apart], dim=-3)

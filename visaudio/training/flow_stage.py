@@ -49,8 +49,10 @@ class TokenSamples:
         return {**row, "latents": to_tokens(latents, self._frames_per_token)}
 
 
-def latent_stats(samples: Samples) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per token dimension, (D,) each, over both ears of evenly spaced clips.
+def latent_stats(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, standard deviation and that of (left - right) / sqrt 2 per token dimension, (D,) each.
+
+    Over both ears of evenly spaced clips.
 
     A dimension that hardly moves keeps a deviation of at least 1 % of the largest, lest it be blown up.
     """
@@ -58,13 +60,16 @@ def latent_stats(samples: Samples) -> tuple[Tensor, Tensor]:
     if count == 0:
         raise UserError("the training set holds no samples; build the data and extract features first")
     chosen = range(0, count, max(1, count // STATS_CLIPS))
-    total, square, number = 0.0, 0.0, 0
+    total, square, apart, number = 0.0, 0.0, 0.0, 0
     for index in chosen:
-        tokens = samples.get(index, mirror=False)["latents"].double().flatten(0, 1)
+        ears = samples.get(index, mirror=False)["latents"].double()
+        apart = apart + (ears[0] - ears[1]).square().sum(0)  # each pair counts for two tokens
+        tokens = ears.flatten(0, 1)
         total, square, number = total + tokens.sum(0), square + tokens.square().sum(0), number + len(tokens)
     mean = total / number
     std = (square / number - mean.square()).clamp_min(0).sqrt()
-    return mean.float(), std.clamp_min(0.01 * float(std.max())).float()
+    least = 0.01 * float(std.max())
+    return mean.float(), std.clamp_min(least).float(), (apart / number).sqrt().clamp_min(0.1 * least).float()
 
 
 def new_network(

@@ -67,16 +67,19 @@ def test_tokens_put_neighbouring_frames_side_by_side():
 def test_latent_stats_are_those_of_all_tokens_of_both_ears():
     samples = TokenSamples(_samples(), 2)
     everything = torch.cat([samples.get(i, False)["latents"].flatten(0, 1) for i in range(12)])
-    mean, std = latent_stats(samples)
+    mean, std, side_std = latent_stats(samples)
     assert torch.allclose(mean, everything.mean(0), atol=1e-6)
     assert torch.allclose(std, everything.std(0, unbiased=False), atol=1e-6)
+    ears = torch.stack([samples.get(i, False)["latents"] for i in range(12)])
+    apart = (ears[:, 0] - ears[:, 1]) / 2**0.5
+    assert torch.allclose(side_std, apart.square().mean(dim=(0, 1)).sqrt(), atol=1e-6)
 
 
 def test_a_still_dimension_is_not_blown_up():
     samples = _samples()
     for row in samples.rows:
         row["latents"][..., 1] = 0.5
-    _, std = latent_stats(TokenSamples(samples, 2))
+    _, std, _ = latent_stats(TokenSamples(samples, 2))
     assert std[1] == pytest.approx(0.01 * float(std.max()))
 
 
@@ -90,7 +93,7 @@ def test_the_networks_run_resumes_bit_for_bit_and_exports_the_average(tmp_path):
 
     network = DualBranchNetwork(NETWORK)
     network.load_state_dict(a)
-    mean, _ = latent_stats(TokenSamples(_samples(), 2))
+    mean, *_ = latent_stats(TokenSamples(_samples(), 2))
     assert torch.equal(network.latent_mean, mean)  # buffers are not averaged
     assert (tmp_path / "straight" / "model.safetensors").is_file()
 
