@@ -73,9 +73,11 @@ def run(options: argparse.Namespace) -> int:
     from visaudio.config import to_dict
     from visaudio.training.checks import check_dataset
     from visaudio.training.full_run import plan
+    from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
     from visaudio.training.recipe import load_train_config
 
+    keep_freed_memory()
     config = load_train_config(options.config, options.overrides)
     if options.show_config:
         print(json.dumps(to_dict(config), indent=1))

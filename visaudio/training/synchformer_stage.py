@@ -185,7 +185,7 @@ def patch_loss(outputs: Tensor, targets: dict[str, Tensor]) -> Tensor:
         + (apart * centre).sum() / centre_count
         + ((0.5 * on + starts) * covered).sum() / covered_count
         # most patches are empty: the sum over them, per covered one
-        + 0.3 * F.smooth_l1_loss(sides, targets["sides"], beta=0.2, reduction="sum") / covered_count
+        + F.smooth_l1_loss(sides, targets["sides"], beta=0.2, reduction="sum") / covered_count
     )
 
 
