@@ -99,9 +99,9 @@ CLASSES: dict[str, SoundClass] = {
         ),
         _sound_class(
             "drum", "struck", 0.25,
-            Member("small", "a small hand drum being struck", (165, 215), (0.25, 0.35), (0.7, 2.0)),
-            Member("medium", "a tom drum being struck", (105, 140), (0.35, 0.5), (0.6, 1.7)),
-            Member("large", "a big bass drum booming", (60, 82), (0.5, 0.75), (0.5, 1.4)),
+            Member("small", "a small hand drum being struck", (240, 310), (0.18, 0.26), (0.7, 2.0)),
+            Member("medium", "a tom drum being struck", (160, 205), (0.22, 0.32), (0.6, 1.7)),
+            Member("large", "a big bass drum booming", (100, 135), (0.3, 0.45), (0.5, 1.4)),
         ),
         _sound_class(
             "woodblock", "struck", 0.25,
@@ -111,9 +111,9 @@ CLASSES: dict[str, SoundClass] = {
         ),
         _sound_class(
             "ball", "bounce", 0.18,
-            Member("small", "a small rubber ball bouncing", (430, 560), (0.07, 0.1), (1.4, 1.9)),
-            Member("medium", "a ball bouncing", (270, 350), (0.1, 0.14), (1.2, 1.7)),
-            Member("large", "a heavy basketball bouncing", (165, 215), (0.14, 0.2), (1.05, 1.5)),
+            Member("small", "a small rubber ball bouncing", (620, 800), (0.07, 0.1), (1.4, 1.9)),
+            Member("medium", "a ball bouncing", (430, 550), (0.1, 0.14), (1.2, 1.7)),
+            Member("large", "a heavy basketball bouncing", (290, 380), (0.14, 0.2), (1.05, 1.5)),
         ),
         _sound_class(
             "engine", "hum", 0.4,

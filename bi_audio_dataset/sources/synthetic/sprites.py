@@ -209,7 +209,7 @@ def _siren(c: Canvas, look: Look, pose: Pose) -> None:
     post = 0.3 + 0.15 * look.proportion
     c.polygon([(-post, -0.9), (post, -0.9), (post * 0.7, -0.2), (-post * 0.7, -0.2)], c.dark)
     for k in range(1 + look.member):
-        c.line(-post * 0.8, -0.75 + 0.2 * k, post * 0.8, -0.75 + 0.2 * k, 0.07, c.pale)
+        c.line(-post * 0.8, -0.86 + 0.1 * k, post * 0.8, -0.86 + 0.1 * k, 0.05, c.pale)
     phase = (pose.time_s * 2.5) % 1.0
     if pose.active:
         glow = 0.5 + 0.5 * math.cos(2 * math.pi * phase)

@@ -83,7 +83,7 @@ def bell_body(pitch_hz: float, brightness: float, decay_s: float, sample_rate: i
 def drum_body(pitch_hz: float, brightness: float, decay_s: float, sample_rate: int) -> np.ndarray:
     """A round membrane: the zeros of the Bessel functions as ratios, and a pitch that drops after the hit."""
     ratios = np.array([1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.60, 4.15])
-    amplitudes = np.array([1.0, 0.55, 0.4, 0.3, 0.25, 0.2, 0.18, 0.15]) * (0.5 + brightness) ** np.log2(
+    amplitudes = np.array([0.8, 0.6, 0.5, 0.42, 0.38, 0.34, 0.32, 0.3]) * (0.5 + brightness) ** np.log2(
         ratios
     )
     return decaying_modes(pitch_hz * ratios, amplitudes, decay_s / ratios, decay_s, sample_rate, glide=0.6)
@@ -99,7 +99,7 @@ def woodblock_body(pitch_hz: float, brightness: float, decay_s: float, sample_ra
 def ball_body(pitch_hz: float, brightness: float, decay_s: float, sample_rate: int) -> np.ndarray:
     """A hollow rubber ball: a thump that glides upwards (the 'boing') and the ringing of the air inside."""
     ratios = np.array([1.0, 2.0, 3.24, 4.6, 6.1])
-    amplitudes = np.array([1.0, 0.5, 0.5, 0.35 * (0.4 + brightness), 0.25 * (0.4 + brightness)])
+    amplitudes = np.array([1.0, 0.6, 0.6, 0.45 * (0.4 + brightness), 0.35 * (0.4 + brightness)])
     decays = decay_s * np.array([1.0, 0.7, 1.25, 0.9, 0.7])
     return decaying_modes(pitch_hz * ratios, amplitudes, decays, 1.5 * decay_s, sample_rate, -0.45, 0.03)
 
