@@ -331,7 +331,7 @@ class DualBranchNetwork(nn.Module):
 
 
 def _scale_ears(tokens: Tensor, middle: Tensor, side: Tensor) -> Tensor:
-    """(..., 2, N, D): the ears' sum times `middle`, their difference times `side`; the ears keep their places."""
+    """(..., 2, N, D): the ears' sum times `middle`, their difference times `side`."""
     left, right = tokens.unbind(dim=-3)
     total, apart = 0.5 * (left + right) * middle, 0.5 * (left - right) * side
     return torch.stack([total + apart, total - apart], dim=-3)
