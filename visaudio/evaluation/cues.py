@@ -19,6 +19,9 @@ SILENCE_DBFS = -60.0
 MAX_ITD_S = 1.0e-3
 ITD_STEP_S = 5e-6
 GCC_BAND_HZ = (50.0, 10000.0)
+# Bins further below the frame's strongest do not count: with them, the room's diffuse noise puts the delay of
+# half the frames at 0. Set on training renders against Woodworth's formula: r 0.14 with all bins, 0.29 so.
+GCC_RANGE_DB = 20.0
 PHASE_BAND_HZ = (100.0, 1500.0)
 
 
@@ -62,7 +65,7 @@ def itd_gcc_phat(
 ) -> np.ndarray:
     """(2, S) -> (F,) interaural time difference in seconds by GCC-PHAT (Knapp and Carter 1976).
 
-    Each bin of the band counts alike, whatever its energy. Frames without a common bin give 0.
+    Each bin of the band within `GCC_RANGE_DB` of the strongest counts alike. Silent frames give 0.
     """
     return _best_delay(*_cross_spectrum(audio, sample_rate, band_hz, **frame_settings), whiten=True)
 
@@ -97,7 +100,9 @@ def _best_delay(cross: np.ndarray, frequency: np.ndarray, whiten: bool) -> np.nd
     A small inverse Fourier transform near lag zero: as fine as one wishes, without a long zero-padded one.
     """
     if whiten:
-        cross = cross / np.maximum(np.abs(cross), 1e-15)
+        size = np.abs(cross)
+        heard = size > size.max(axis=1, keepdims=True) * 10 ** (-GCC_RANGE_DB / 10)
+        cross = np.where(heard, cross / np.maximum(size, 1e-15), 0)
     grid, cosine, sine = _delay_table(tuple(frequency))
     return grid[(cross.real @ cosine - cross.imag @ sine).argmax(axis=1)]
 
