@@ -62,6 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch", type=int, default=4, help="clips sampled together (default: 4)")
     add("--seed", type=int, default=0, help="of the noise; each clip's is drawn from it and the clip's id")
     add("--mirror-clips", type=int, default=60, help="gated clips for the mirror tests (default: 60)")
+    add("--shuffled-clips", type=int, help="gated clips to shuffle (default: all of them)")
     add("--classifier", type=Path, default=HERE / "sound_classifier.safetensors")
     add("--plots", type=int, default=6, help="clips to draw (default: 6; needs matplotlib)")
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
@@ -76,9 +77,9 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     identity = check_identity(options)
     gated = groups["gated"]
     # between gated clips: only their rows show what shuffled conditions give
-    partners = {name: gated[k] for name, k in zip(gated, derangement(len(gated)), strict=True)}
-    chosen = np.unique(np.linspace(0, len(gated) - 1, min(options.mirror_clips, len(gated))).astype(int))
-    mirror_ids = [gated[k] for k in chosen]
+    shuffled = evenly(gated, options.shuffled_clips)
+    partners = {name: shuffled[k] for name, k in zip(shuffled, derangement(len(shuffled)), strict=True)}
+    mirror_ids = evenly(gated, options.mirror_clips)
 
     jobs = synth_outputs.plan_jobs(ids, partners, mirror_ids, options.batch)
     durations_s = {name: clip.duration_s for name, clip in clips.items()}
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
         synth_outputs.run_jobs(jobs, work, options.workers, bar.update)
 
     wanted = [(system, i) for system in ("truth", "codec", "model") for i in ids]
-    wanted += [(system, i) for system in ("mono", "shuffled") for i in gated]
+    wanted += [("mono", i) for i in gated] + [("shuffled", i) for i in partners]
     wanted += [(system, i) for system in ("flipped", "noise_swapped") for i in mirror_ids]
     with tqdm(total=len(wanted), desc="scores", unit="sound", smoothing=0.1) as bar:
         heard = synth_report.hear_sounds(
@@ -124,6 +125,12 @@ def unpack(options: argparse.Namespace) -> tuple[dict[str, Clip], dict[str, list
     if not clips:
         raise UserError(f"{options.dataset}: no clip in its test split")
     return clips, groups
+
+
+def evenly(names: list[str], count: int | None) -> list[str]:
+    """`count` of the names, spread over them; all if count is None or larger."""
+    count = len(names) if count is None else min(count, len(names))
+    return [names[k] for k in np.unique(np.linspace(0, len(names) - 1, count).astype(int))]
 
 
 def check_identity(options: argparse.Namespace) -> dict:

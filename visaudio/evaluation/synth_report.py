@@ -125,7 +125,9 @@ def report(
     partners: Mapping[str, str],
     mirror_ids: Sequence[str],
 ) -> dict[str, Any]:
-    """All figures as plain values. groups: ids of each of GROUPS; partners: id -> the clip exchanged with."""
+    """All figures as plain values. groups: ids of each of GROUPS; partners: id -> the clip exchanged with,
+    for the gated clips that the rows `shuffled` and `exchanged` are over.
+    """
 
     def scores(row: str, ids: Sequence[str]) -> list:
         source = (lambda i: ("truth", partners[i])) if row == "exchanged" else (lambda i: (row, i))
@@ -136,7 +138,9 @@ def report(
 
     classes = sorted({clips[i].sources[0].class_name for i in groups["gated"]})
     of_class = {c: [i for i in groups["gated"] if clips[i].sources[0].class_name == c] for c in classes}
-    rows = {row: summarise(scores(row, groups["gated"])) for row in ROWS}
+    exchanged = [i for i in groups["gated"] if i in partners]
+    ids_of = {row: exchanged if row in ("shuffled", "exchanged") else groups["gated"] for row in ROWS}
+    rows = {row: summarise(scores(row, ids)) for row, ids in ids_of.items()}
     kinds = {row: {g: summarise(scores(row, ids)) for g, ids in groups.items()} for row in ("model", "codec")}
     by_class = {
         row: {c: summarise(scores(row, ids)) for c, ids in of_class.items()} for row in ("model", "codec")
@@ -145,6 +149,7 @@ def report(
     return _plain(
         {
             "clips": {"all": len(clips), **{g: len(ids) for g, ids in groups.items()}},
+            "clips_of_row": {row: len(ids) for row, ids in ids_of.items()},
             "clips_of_class": {c: len(ids) for c, ids in of_class.items()},
             "rows": rows,
             "kinds": kinds,
@@ -194,7 +199,9 @@ def markdown(figures: Mapping[str, Any]) -> str:
         bound = f"{'at least' if target['at_least'] else 'at most'} {target['bound']:g}"
         lines.append(f"| {target['name']} | {bound} | {value} {'yes' if target['reached'] else '**no**'} |")
     lines += ["", f"{clips['gated']} of {clips['all']} clips: {GROUPS['gated']}.", ""]
-    lines += _table("system", {ROWS[row]: values for row, values in figures["rows"].items()}, names)
+    counts = figures["clips_of_row"]
+    systems = {f"{ROWS[row]} ({counts[row]} clips)": values for row, values in figures["rows"].items()}
+    lines += _table("system", systems, names)
     lines += [
         "",
         "Kinds of clip (the model; then the codec's round trip of the same clips):",

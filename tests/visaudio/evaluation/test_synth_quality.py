@@ -95,7 +95,7 @@ def test_shuffled_clips_see_another_clip(finished):
 def test_the_table_goes_between_the_marks(finished):
     text = (finished / "results.md").read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| **model** |" in text and "| side correct |" in text
+    assert "| **model** (3 clips) |" in text and "| side correct |" in text
     assert str(finished.parent) not in text  # no path of this machine
 
 
