@@ -54,6 +54,7 @@ FLOORS = {
         "encoders": 1,
         "codec": 1,
         "model.rope": 1,
+        "model.timing": 1,
         "model.layers": 2,
         "model.conditions": 2,
         "model.blocks": 3,

@@ -55,9 +55,25 @@ class Preset:
             ),
             ("network.sync_dim", self.network.sync_dim, "synchformer.width", self.synchformer.width),
         )
+        if self.network.condition_times == "time":
+            agreements += tuple(
+                (f"network.{name}", getattr(self.network, name), f"what sequence says of {name}", value)
+                for name, value in network_rates(self.sequence).items()
+            )
         for name, value, other_name, other in agreements:
             if value != other:
                 raise ValueError(f"{name} is {value}, but {other_name} is {other}; they must be equal")
+
+
+def network_rates(sequence: SequenceConfig) -> dict[str, Any]:
+    """The clocks that a network with condition_times="time" goes by, as its config's fields."""
+    return {
+        "token_rate_hz": sequence.tokens_per_second,
+        "clip_fps": sequence.clip_fps,
+        "sync_slot_hz": sequence.sync_slots_per_second,
+        "sync_segment_hop": sequence.sync_slots_per_stride,
+        "sync_tokens_per_segment": sequence.tokens_per_segment,
+    }
 
 
 def compose(
@@ -81,7 +97,10 @@ def compose(
         frames_per_token=frames_per_token,
         segment_frames=synchformer.segment_frames,
         segment_stride=synchformer.segment_stride,
+        tokens_per_segment=synchformer.tokens_per_segment,
     )
+    rates = network_rates(sequence)
+    rates["sync_segment_hop"] = int(rates["sync_segment_hop"])  # Preset refuses one that was not whole
     widths: dict[str, Any] = {}
     if clip.model_name is None:
         widths = {
@@ -96,6 +115,7 @@ def compose(
         sync_dim=synchformer.width,
         spatial_rows=clip.grid_rows,
         spatial_columns=clip.grid_columns,
+        **rates,
         **widths,
     )
     return Preset(name, sequence, codec, clip, synchformer, network)
@@ -118,6 +138,7 @@ TINY = compose(
         spatial_width=128,
         cross_ear_input=True,
         interaural_whitening=0.7,
+        condition_times="time",
     ),
 )
 

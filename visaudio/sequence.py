@@ -61,12 +61,24 @@ class SequenceConfig:
 
     @property
     def num_sync_frames(self) -> int:
-        """Video frames that Synchformer needs; a clip shorter than one segment is held to one."""
-        return max(self.segment_frames, round(self.duration_s * self.sync_fps))
+        """Video frames that Synchformer needs: whole segments that cover the clip; its last frame is held."""
+        return (self.num_segments - 1) * self.segment_stride + self.segment_frames
 
     @property
     def num_segments(self) -> int:
-        return (self.num_sync_frames - self.segment_frames) // self.segment_stride + 1
+        """At least one, and as many as reach the clip's last frame."""
+        beyond_first = round(self.duration_s * self.sync_fps) - self.segment_frames
+        return math.ceil(max(0, beyond_first) / self.segment_stride) + 1
+
+    @property
+    def sync_slots_per_second(self) -> float:
+        """Rate of Synchformer's tokens within a segment: 12.5 at 2 of 25 frames each."""
+        return self.sync_fps * self.tokens_per_segment / self.segment_frames
+
+    @property
+    def sync_slots_per_stride(self) -> float:
+        """Tokens from the start of a segment to that of the next."""
+        return self.segment_stride * self.tokens_per_segment / self.segment_frames
 
     @property
     def num_sync_tokens(self) -> int:

@@ -265,6 +265,16 @@ def test_an_empty_prompt_is_no_prompt_and_a_prompt_is_its_tokens(components):
     assert encode_frames(components, clip, sync).hfov_rad.isnan().all()
 
 
+def test_the_last_frame_of_a_short_video_is_seen_and_held(components):
+    frames = np.zeros((22, 32, 32, 3), np.uint8)
+    other = frames.copy()
+    other[-1] = 255
+    a, b = (next(encode_conditions(components, f, fps=25)).sync_features for f in (frames, other))
+    assert a.shape[1] == components.preset.sequence.with_duration(22 / 25).num_sync_tokens == 16
+    assert (a[:, 8:] - b[:, 8:]).abs().max() > 1e-4  # frames 8 to 23 of 22: the last one twice more
+    assert torch.equal(a[:, :8], b[:, :8])
+
+
 def test_a_long_video_gives_conditions_per_window_with_its_own_frames(components, tmp_path):
     video = write_clip(tmp_path / "v.mp4", 2.2, width=56, height=36)
     whole = list(encode_conditions(components, video))

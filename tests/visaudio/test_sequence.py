@@ -29,7 +29,13 @@ def test_segments_lie_within_the_sync_frames():
     for duration_s in (0.3, 0.64, 1.0, 3.3, 8.0):
         s = TINY.with_duration(duration_s)
         end = (s.num_segments - 1) * s.segment_stride + s.segment_frames
-        assert end <= s.num_sync_frames < end + s.segment_stride
+        assert end == s.num_sync_frames
+        assert s.num_sync_frames >= round(duration_s * s.sync_fps)  # the last frames are seen too
+
+
+def test_whole_segments_add_less_than_one_and_none_to_eight_seconds():
+    lengths = [(d, TINY.with_duration(d).num_sync_frames) for d in (0.3, 0.64, 0.68, 1.0, 3.0, 8.0)]
+    assert lengths == [(0.3, 16), (0.64, 16), (0.68, 24), (1.0, 32), (3.0, 80), (8.0, 200)]
 
 
 def test_tokens_round_trip_and_keep_the_order_of_time():

@@ -23,6 +23,7 @@ from visaudio.model.conditions import Conditions, PreparedConditions
 from visaudio.model.layers import ChannelLastConv1d, GatedMLP, TimeEmbedding
 from visaudio.model.rope import Rotation, rotation
 from visaudio.model.spacetime import SpacetimeModule
+from visaudio.model.timing import interpolate_at, sync_track_index, token_positions
 from visaudio.sequence import SequenceConfig
 
 
@@ -61,6 +62,13 @@ class NetworkConfig:
     projections: Literal["v1", "v2"] = "v2"  # MMAudio's two generations of input projections
     time_frequencies: int = 256
     time_scale: float = 1000.0
+    # "index": every stream is stretched over the latent tokens, as MMAudio does it and its weights expect.
+    # "time": every stream lies where its rate puts it (timing.py); a preset takes the rates from its sequence
+    condition_times: Literal["index", "time"] = "index"
+    token_rate_hz: float = 44100 / 1024  # latent tokens
+    clip_fps: float = 8.0
+    sync_slot_hz: float = 12.5  # Synchformer's tokens within a segment: 25 fps, 2 frames each
+    sync_segment_hop: int = 4  # from the start of a segment to that of the next, in its tokens
     # switches for ablations
     dual_branch: bool = True  # off: both ears go through one set of branch blocks
     spacetime: bool = True
@@ -71,6 +79,18 @@ class NetworkConfig:
     # deviation at 1 (ear_scales in network.py): an ILD of 3 dB is one per cent of a latent's variance
     interaural_whitening: float = 0.0
     shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
+
+    def __post_init__(self) -> None:
+        if self.condition_times not in ("index", "time"):
+            raise ValueError(f'condition_times must be "index" or "time", got {self.condition_times!r}')
+        for name in ("token_rate_hz", "clip_fps", "sync_slot_hz"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.condition_times == "time" and not 1 <= self.sync_segment_hop <= self.sync_tokens_per_segment:
+            raise ValueError(
+                f"sync_segment_hop must be 1 to {self.sync_tokens_per_segment} (the tokens of a segment), "
+                f"got {self.sync_segment_hop}"
+            )
 
 
 class DualBranchNetwork(nn.Module):
@@ -233,16 +253,34 @@ class DualBranchNetwork(nn.Module):
         positions = self.sync_pos_emb.repeat(sync_f.shape[1] // c.sync_tokens_per_segment, 1)
         clip = self.clip_input_proj(clip_f)
         text = self.text_input_proj(text_f)
-        sync = self.sync_input_proj(sync_f + positions.to(sync_f.dtype))
+        sync = self._sync(sync_f + positions.to(sync_f.dtype), num_tokens)
         pooled = self.clip_cond_proj(clip.mean(dim=1)) + self.text_cond_proj(text.mean(dim=1))
 
-        nearest = nearest_index(sync.shape[1], num_tokens).to(sync.device)
         spatial = None
         if self.spacetime is not None:
-            spatial = self.spacetime(spatial_f, conditions.hfov_rad, num_tokens)
+            by_time = c.condition_times == "time"
+            frames_per_token = c.clip_fps / c.token_rate_hz if by_time else None
+            spatial = self.spacetime(spatial_f, conditions.hfov_rad, num_tokens, frames_per_token)
         return PreparedConditions(
-            clip=clip, text=text, sync=sync[:, nearest], pooled=self.global_cond_mlp(pooled), spatial=spatial
+            clip=clip, text=text, sync=sync, pooled=self.global_cond_mlp(pooled), spatial=spatial
         )
+
+    def _sync(self, tokens: Tensor, length: int) -> Tensor:
+        """Sync tokens (B, Ts, sync_dim), positions added -> one for each latent token, (B, length, width).
+
+        By time, the overlapping segments become one track before the convolutions, whose neighbours are then
+        neighbours in time. Between slots (80 ms) linear: else a latent token (23 or 46 ms) would be up to
+        half a slot off, by an amount that changes from token to token and that nothing tells the network.
+        """
+        c = self.config
+        if c.condition_times == "index":
+            sync = self.sync_input_proj(tokens)
+            return sync[:, nearest_index(sync.shape[1], length).to(sync.device)]
+        segments = tokens.shape[1] // c.sync_tokens_per_segment
+        track = sync_track_index(segments, c.sync_tokens_per_segment, c.sync_segment_hop).to(tokens.device)
+        sync = self.sync_input_proj(tokens[:, track])
+        ratio = c.sync_slot_hz / c.token_rate_hz
+        return interpolate_at(sync, token_positions(length, ratio, 0.5, len(track) - 1))
 
     def predict_velocity(self, latents: Tensor, t: Tensor, prepared: PreparedConditions) -> Tensor:
         """Normalised latents (B, 2, N, D), t (B,) -> velocity (B, 2, N, D)."""
@@ -296,10 +334,11 @@ class DualBranchNetwork(nn.Module):
     def _rotations(self, tokens: int, clip_frames: int, like: Tensor) -> tuple[Rotation, Rotation]:
         head_dim = self.config.hidden_dim // self.config.num_heads
         where = (like.device, like.dtype)
-        return (
-            rotation(tokens, head_dim, 1.0, *where),
-            rotation(clip_frames, head_dim, tokens / clip_frames, *where),
-        )
+        c = self.config
+        by_time = c.condition_times == "time"
+        # video frame 0 counts as token 0: the constant half token between them is for the weights to learn
+        step = c.token_rate_hz / c.clip_fps if by_time else tokens / clip_frames
+        return rotation(tokens, head_dim, 1.0, *where), rotation(clip_frames, head_dim, step, *where)
 
     def _joint(
         self,

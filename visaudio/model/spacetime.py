@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from visaudio.model.layers import GatedMLP
+from visaudio.model.timing import interpolate_at, token_positions
 
 ASSUMED_HFOV_RAD = math.radians(90.0)  # where the lens is unknown
 AZIMUTH_MULTIPLES = (1.0, 2.0, 4.0, 8.0)
@@ -29,16 +30,15 @@ def column_azimuth_rad(columns: int, hfov_rad: Tensor) -> Tensor:
     return -torch.atan(centres * torch.tan(hfov / 2)[:, None])
 
 
-def interpolate_in_time(x: Tensor, length: int) -> Tensor:
-    """(B, T, S) at times i / T -> (B, N, S) at the tokens' centres (j + 1/2) / N, linear, ends held.
+def interpolate_in_time(x: Tensor, length: int, frames_per_token: float | None = None) -> Tensor:
+    """(B, T, S) -> (B, N, S) at the tokens' centres, linear, ends held.
 
-    Video frame i shows its first instant, i / fps, while a latent token spans its whole hop.
+    Video frame i shows its first instant, while a latent token spans its whole hop. frames_per_token: video
+    frames that pass in a latent token; None takes both streams to end together, T / N.
     """
     frames = x.shape[1]
-    position = ((torch.arange(length, device=x.device) + 0.5) * (frames / length)).clamp(max=frames - 1)
-    low = position.floor().long()
-    weight = (position - low).to(x.dtype)[:, None]
-    return torch.lerp(x[:, low], x[:, (low + 1).clamp(max=frames - 1)], weight.expand(length, x.shape[2]))
+    ratio = frames / length if frames_per_token is None else frames_per_token
+    return interpolate_at(x, token_positions(length, ratio, 0.0, frames - 1))
 
 
 class SpacetimeModule(nn.Module):
@@ -84,8 +84,13 @@ class SpacetimeModule(nn.Module):
         fourier = fourier + hfov_rad.isnan()[:, None, None, None] * self.unknown_lens
         return fourier.repeat(1, 1, self.rows, 1) + self.ear_embedding
 
-    def forward(self, spatial_features: Tensor, hfov_rad: Tensor, length: int) -> Tensor:
-        """spatial_features (B, T, R C, spatial_dim), hfov_rad (B,) -> (B, 2, length, width)."""
+    def forward(
+        self, spatial_features: Tensor, hfov_rad: Tensor, length: int, frames_per_token: float | None = None
+    ) -> Tensor:
+        """spatial_features (B, T, R C, spatial_dim), hfov_rad (B,) -> (B, 2, length, width).
+
+        frames_per_token: as in interpolate_in_time.
+        """
         batch, frames, cells, _ = spatial_features.shape
         if cells != self.rows * self.columns:
             raise ValueError(f"spatial_features: expected {self.rows} x {self.columns} cells, got {cells}")
@@ -100,6 +105,6 @@ class SpacetimeModule(nn.Module):
         scores = normed @ rearrange(query, "e q s -> e 1 s q")  # (B, 2, T, R C, Q)
         weights = rearrange(scores.softmax(dim=-2), "b e t c q -> b e t q c").to(normed.dtype)
         pooled = rearrange(weights @ self.value(normed), "b e t q s -> (b e) t (q s)")
-        in_time = interpolate_in_time(self.pooled_proj(pooled), length)
+        in_time = interpolate_in_time(self.pooled_proj(pooled), length, frames_per_token)
         in_time = in_time + self.time_mlp(F.layer_norm(in_time, in_time.shape[-1:]))
         return rearrange(self.out(in_time), "(b e) n d -> b e n d", e=2)
