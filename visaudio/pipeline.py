@@ -97,7 +97,8 @@ class ViSAudioPipeline:
 
         video: a file, or frames (T, H, W, 3) uint8 RGB at `fps`. duration: seconds from the start; None: all.
         num_inference_steps, guidance_scale: None takes the model's own. hfov_deg: the lens' horizontal field
-        of view (None: unknown). mask_away_clip: what sounds is told by the prompt alone.
+        of view (None: unknown). mask_away_clip: withhold CLIP's picture features, so that the prompt says
+        what sounds.
         """
         length_s = sound_duration(video, duration, fps)
         blocks = self.blocks(

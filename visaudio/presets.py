@@ -124,7 +124,7 @@ def compose(
 TINY = compose(
     "tiny",
     codec=SpectralCodecConfig(),
-    clip=ClipConfig(),
+    clip=ClipConfig(vocab_size=1536),  # the generator's captions have some 150 words
     synchformer=SynchformerConfig(image_size=112, width=128, depth=3, heads=4, picture_projection=False),
     # mlp_ratio 3 rather than MMAudio's 4: all shipped weights are to fit 25 MB in half precision
     network=NetworkConfig(

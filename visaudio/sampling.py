@@ -103,14 +103,25 @@ def encode_frames(
 
 @torch.inference_mode()
 def encode_prompts(components: Components, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-    """(B,) prompts -> token features (B, L, Dt), and which of them say anything (B,) bool."""
+    """(B,) prompts -> token features (B, L, Dt), and which of them say anything (B,) bool.
+
+    A prompt that is not of the captions' form gets it (`as_caption`): the network has read nothing else.
+    """
     config = components.network.config
     has_text = torch.tensor([bool(p and p.strip()) for p in prompts])
     features = torch.zeros(len(prompts), config.text_tokens, config.text_dim, device=components.device)
-    said = [p for p in prompts if p and p.strip()]
+    said = [as_caption(p) for p in prompts if p and p.strip()]
     if said:
         features[has_text.to(features.device)] = components.clip.encode_text(said).float()
     return features, has_text
+
+
+def as_caption(prompt: str) -> str:
+    """What a user asks for in the words of the training captions (bi_audio_dataset/captions.py)."""
+    text = " ".join(prompt.split())
+    if text.lower().startswith("visible sound:"):
+        return text
+    return f"Visible sound: {text}, Invisible sound: none"
 
 
 def frame_requests(
@@ -145,8 +156,9 @@ def encode_conditions(
     """Conditions of each window of a video in turn (B = 1); a video of one window gives one.
 
     video: a file, or frames (T, H, W, 3) uint8 RGB with their `fps`. duration_s: from the start; None is the
-    whole video; beyond its end the last frame is held. mask_away_clip: the sound's meaning comes from the
-    prompt alone (CLIP's pooled features are withheld; spatial and sync features still say where and when).
+    whole video; beyond its end the last frame is held. mask_away_clip: CLIP's pooled features are
+    withheld, so that the prompt says what sounds; the spatial and sync features stay, for where and when,
+    and may still hint at it.
     """
     sequence = components.preset.sequence
     length_s = max(sound_duration(video, duration_s, fps), MIN_DURATION_S)

@@ -326,3 +326,12 @@ def test_prompts_steer_only_as_far_as_guidance_says(components, tmp_path):
 def test_bad_input_is_named(components, video, options, message):
     with pytest.raises(UserError, match=message):
         list(encode_conditions(components, video, **options))
+
+
+def test_a_bare_prompt_is_put_into_the_captions_form():
+    from bi_audio_dataset.captions import compose
+    from visaudio.sampling import as_caption
+
+    assert as_caption(" a brass  bell ringing ") == compose(["a brass bell ringing"], [])
+    full = compose(["a drum"], ["rain"])
+    assert as_caption(full) == full

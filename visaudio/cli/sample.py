@@ -86,7 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--duration", type=_duration, metavar="S", help="seconds from the start (default: the whole video)")
     add("--cfg_strength", type=float, help="guidance; 1 is off (default: the model's own)")
     add("--num_steps", type=positive_int, help="solver steps (default: the model's own, usually 25)")
-    add("--mask_away_clip", action="store_true", help="what sounds is told by the prompt alone")
+    add(
+        "--mask_away_clip",
+        action="store_true",
+        help="withhold CLIP's picture features: the prompt says what sounds",
+    )
     add("--seed", type=_seed, default=42, help="of the noise; the same for every video (default: 42)")
     add("--skip_video_composite", action="store_true", help="write the .flac only")
     add("--variant", default="tiny", help="packaged name, model folder or Hub repository (default: tiny)")
