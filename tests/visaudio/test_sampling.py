@@ -260,7 +260,8 @@ def test_an_empty_prompt_is_no_prompt_and_a_prompt_is_its_tokens(components):
     )
     found = encode_frames(components, clip, sync, ["a bell", "  ", None], hfov_deg=[60.0, 90.0, 110.0])
     assert found.present[:, 2].tolist() == [True, False, False]
-    assert torch.equal(found.text_features[0], components.clip.encode_text(["a bell"])[0])
+    caption = "Visible sound: a bell, Invisible sound: none"
+    assert torch.equal(found.text_features[0], components.clip.encode_text([caption])[0])
     assert torch.allclose(found.hfov_rad, torch.deg2rad(torch.tensor([60.0, 90.0, 110.0])))
     assert encode_frames(components, clip, sync).hfov_rad.isnan().all()
 
