@@ -76,7 +76,7 @@ class NetworkConfig:
     inter_ear_attention: bool = True
     cross_ear_input: bool = False  # each ear's tokens also see the other ear's latents, through a zero weight
     # 0: latents are scaled per dimension. Above: what differs between the ears is scaled up as well, to unit
-    # deviation at 1 (ear_scales in network.py): an ILD of 3 dB is, by estimate, one per cent of a latent's variance
+    # deviation at 1 (_ear_scales): by estimate an ILD of 3 dB is one per cent of a latent's variance
     interaural_whitening: float = 0.0
     shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
 
