@@ -46,9 +46,9 @@ EPILOG = """\
 x.mp4 gives x.binaural.mp4 (picture copied packet for packet; webm and mkv where mp4 cannot hold it) and
 x.binaural.flac. The packaged model makes sound at 22.05 kHz; files are resampled to 44.1 kHz.
 
-The packaged model "tiny" was trained on BiAudio-Synth alone: it knows bells, drums, wood blocks, balls,
-engines, bees, birds and sirens as that generator draws and sounds them. To other videos it gives whichever of
-these sounds comes nearest.
+A "tiny" model is trained on BiAudio-Synth alone: it knows bells, drums, wood blocks, balls, engines, bees,
+birds and sirens as that generator draws and sounds them. To other videos it gives whichever of these sounds
+comes nearest. Where the package carries no weights, train.py makes them: give its folder to --variant.
 
 Exit code: 0 if every video was done or skipped, 2 if anything failed.
 """
