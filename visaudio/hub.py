@@ -268,7 +268,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     if str(name) in packaged_models():
         return Path(str(resources.files("visaudio"))) / "weights" / str(name)
     if not _REPOSITORY.fullmatch(str(name)) or path.is_absolute():
-        known = ", ".join(packaged_models()) or "none"
+        known = ", ".join(packaged_models()) or "none in this package: train.py makes one"
         raise UserError(
             f"no model {str(name)!r}: expected a folder, a packaged name ({known}) or a Hub owner/name"
         )
