@@ -83,7 +83,10 @@ def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> D
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        parts = load_dataset(str(location))
+        if (files := _local_files(Path(location))) is None:
+            parts = load_dataset(str(location))
+        else:
+            parts = load_dataset("parquet", data_files=files)
     except UserError:
         raise
     except Exception as error:  # datasets raises a score of classes; the user needs the place and one reason
@@ -103,6 +106,18 @@ def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> D
         wanted = set(splits)
         table = table.select([i for i, split in enumerate(table["split"]) if split in wanted])
     return table
+
+
+def _local_files(folder: Path) -> list[str] | None:
+    """A folder's Parquet files, whose rows say their split themselves; None for a Hub repository.
+
+    `datasets` tells a folder apart from another by its last name and what its card says, so that of two sets
+    in folders called `synth` the first would be read for both: files given one by one it knows by their
+    whole paths and times.
+    """
+    if not folder.is_dir():
+        return None
+    return [str(path.resolve()) for path in sorted(folder.rglob("*.parquet"))]
 
 
 def check_location(location: str | Path) -> None:

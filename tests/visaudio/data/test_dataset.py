@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bi_audio_dataset.schema import UserError
@@ -9,6 +10,17 @@ from visaudio.data.dataset import AudioCache, FrameCache, build_cache, fit_sampl
 def test_rows_of_all_splits_or_of_one(fake_biaudio):
     assert sorted(open_dataset(fake_biaudio)["id"]) == [f"fake-{i:03d}" for i in range(4)]
     assert open_dataset(fake_biaudio, ["validation"])["id"][:] == ["fake-003"]
+
+
+def test_two_folders_of_one_name_are_two_sets(fake_biaudio, tmp_path):
+    rows = pq.read_table(fake_biaudio / "data" / "train-00000-of-00001.parquet")
+    for name, part in (("first", rows[:2]), ("second", rows[2:])):
+        (tmp_path / name / "set" / "data").mkdir(parents=True)
+        card = "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n"
+        (tmp_path / name / "set" / "README.md").write_text(card)
+        pq.write_table(part, tmp_path / name / "set" / "data" / "train-00000-of-00001.parquet")
+    found = [list(open_dataset(tmp_path / name / "set")["id"]) for name in ("first", "second")]
+    assert found == [["fake-000", "fake-001"], ["fake-002"]]
 
 
 def test_clip_shows_its_source_where_it_sounds(fake_biaudio):
