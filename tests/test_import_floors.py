@@ -47,6 +47,7 @@ FLOORS = {
         "config": 0,
         "sequence": 0,
         "attention": 0,
+        "precision": 0,
         "flow": 0,
         "solver": 0,
         "guidance": 0,

@@ -30,6 +30,7 @@ from visaudio.data.feature_store import INDEX, FeatureDataset, latent_statistics
 from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.frames import mirror, prepare_frames, to_signed
 from visaudio.encoders.synchformer import SynchformerEncoder
+from visaudio.precision import use_bf16
 from visaudio.sequence import SequenceConfig
 
 SHARD_CLIPS = 64
@@ -39,12 +40,16 @@ __all__ = ["FeatureDataset", "Parts", "extract_features", "latent_statistics", "
 
 @dataclass
 class Parts:
-    """The three frozen parts and the lengths they work at."""
+    """The three frozen parts and the lengths they work at.
+
+    bf16: the picture towers run in bfloat16, in half the time; what they give is stored in 16 bits anyway.
+    """
 
     codec: Codec
     clip: ClipEncoder
     synchformer: SynchformerEncoder
     sequence: SequenceConfig
+    bf16: bool = False
 
     @torch.inference_mode()
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -62,8 +67,9 @@ class Parts:
         coarse = self.clip.prepare(clip.frames[len(sync_times) :])
         out = {"latents": self._latents(clip)}
         for ending, change in (("", lambda frames: frames), ("_mirror", mirror)):
-            pooled, grid = self.clip.encode_images(change(coarse)[None].to(device))
-            sync = self.synchformer(to_signed(change(fine)[None].to(device)))
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                pooled, grid = self.clip.encode_images(change(coarse)[None].to(device))
+                sync = self.synchformer(to_signed(change(fine)[None].to(device)))
             out |= {f"clip{ending}": pooled[0], f"grid{ending}": grid[0], f"sync{ending}": sync[0]}
         return {name: value.half().cpu() for name, value in out.items()}
 
@@ -100,7 +106,7 @@ def extract_features(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence)
+    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"))
     rows = open_dataset(dataset, splits)
     if not len(rows):
         raise UserError(f"the dataset at '{dataset}' has no rows in splits {splits}")

@@ -34,7 +34,7 @@ class ClipStageConfig:
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=8000, learning_rate=1e-3, betas=(0.9, 0.98), weight_decay=0.05, precision="fp32"
+            steps=8000, learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.05
         )
     )
     jitter: JitterConfig = field(default_factory=JitterConfig)

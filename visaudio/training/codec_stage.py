@@ -30,11 +30,11 @@ class CodecStageConfig:
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=6000, learning_rate=2e-3, betas=(0.8, 0.99), weight_decay=0.01, precision="fp32"
+            steps=6000, learning_rate=2e-3, betas=(0.8, 0.99), weight_decay=0.01, optimizer="adamw"
         )
     )
     loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
-    batch_size: int = 24
+    batch_size: int = 16
     crop_s: tuple[float, float] = (1.0, 1.5)
     gain_db: tuple[float, float] = (-18.0, 6.0)
     active_share: float = 0.85

@@ -19,14 +19,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bi_audio_dataset.schema import UserError
 from visaudio import flow
+from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
+from visaudio.training.optimizer import make_optimizer
 from visaudio.training.progress import Progress
 from visaudio.training.run_state import RunState
 from visaudio.training.schedule import ScheduleConfig, learning_rate
-
-PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class FlowLoopConfig:
     accumulation: int = 1
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-6
+    optimizer: str = "adamw"  # or "muon"
     clip_norm: float = 1.0
     precision: str = "auto"
     mirror_probability: float = 0.5
@@ -111,11 +112,8 @@ def train(
     )
     network.to(accelerator.device).train()
     ema = TrackedEma(network, config.ema, folder / "ema")
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=config.schedule.peak,
-        betas=tuple(config.betas),
-        weight_decay=config.weight_decay,
+    optimizer = make_optimizer(
+        network, config.optimizer, config.schedule.peak, config.betas, config.weight_decay
     )
     run = RunState(config, seed, samples.ids, folder / "checkpoints")
     run.resume(network, optimizer, ema)
@@ -204,19 +202,6 @@ def batch_losses(model: nn.Module, network: nn.Module, batch: Batch) -> Tensor:
     v_target = flow.velocity_target(batch.noise, x_1)
     v_pred = model(x_t, batch.t, batch.conditions)
     return flow.flow_matching_loss(v_pred.float(), v_target)
-
-
-def use_bf16(precision: str) -> bool:
-    """Whether to autocast to bfloat16. On CPUs without bfloat16 instructions it would be several times
-    slower.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    capability = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return "AVX512" in capability and any(getattr(torch.cpu, name, bool)() for name in probes)
 
 
 def _any_process(accelerator: Accelerator, flag: bool) -> bool:

@@ -59,9 +59,10 @@ def _flow() -> FlowStageConfig:
             steps=20000,
             max_minutes=90.0,
             batch_size=16,
+            optimizer="muon",
             validate_every=500,
             schedule=ScheduleConfig(
-                peak=1e-3, warmup_steps=200, decay="cosine", decay_start=0.3, final_ratio=0.02
+                peak=2e-3, warmup_steps=200, decay="cosine", decay_start=0.3, final_ratio=0.02
             ),
             dropout=DropoutConfig(text=0.5),
         )

@@ -1,8 +1,9 @@
 """The small loop under the pretraining stages (codec, CLIP tower, Synchformer).
 
 A stage is a module that holds everything that trains (heads that are dropped afterwards included) and
-a function (step) -> (loss, scalars) that draws its own batch from (seed, step). The loop adds AdamW, a
-cosine learning rate, bf16 autocast, a progress bar with an estimate, TensorBoard, checkpoints, resume.
+a function (step) -> (loss, scalars) that draws its own batch from (seed, step). The loop adds the
+optimiser, a cosine learning rate, bf16 where the hardware has it, a progress bar with an estimate,
+TensorBoard, checkpoints, resume.
 
 The learning rate is a pure function of progress = max(step / steps, minutes / max_minutes): with
 max_minutes = 0 a run is a function of (seed, steps) alone; a time budget makes it end on time anywhere.
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bi_audio_dataset.schema import UserError
+from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.guards import StopSignal
+from visaudio.training.optimizer import make_optimizer
 
 LossFunction = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -41,15 +44,16 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    precision: str = "bf16"
+    optimizer: str = "muon"
+    precision: str = "auto"
     seed: int = 0
     checkpoint_minutes: float = 3.0
     validate_minutes: float = 5.0
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise UserError(f"precision is '{self.precision}', expected bf16 or fp32")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision is '{self.precision}', expected one of {', '.join(PRECISIONS)}")
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}, expected at least 1")
         if not 0 < self.learning_rate < math.inf:
@@ -88,8 +92,8 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     device = next(module.parameters()).device
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        _groups(module, config.weight_decay), lr=config.learning_rate, betas=config.betas
+    optimizer = make_optimizer(
+        module, config.optimizer, config.learning_rate, config.betas, config.weight_decay
     )
     state = _resume(folder, module, optimizer)
     step, elapsed = state["step"], state["elapsed_s"]
@@ -97,6 +101,7 @@ def run_stage(
     saved = validated = started = time.monotonic()
     base_elapsed, figures = elapsed, state["figures"]
 
+    bf16 = use_bf16(config.precision)
     module.train()
     with StopSignal() as stop:
         while (fraction := _progress(config, step, elapsed)) < 1:
@@ -107,7 +112,7 @@ def run_stage(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with attention:
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                     loss, scalars = loss_function(step)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -154,15 +159,6 @@ def finished(folder: Path) -> dict[str, float] | None:
 def _progress(config: LoopConfig, step: int, elapsed_s: float) -> float:
     timed = elapsed_s / (60 * config.max_minutes) if config.max_minutes > 0 else 0.0
     return max(step / config.steps, timed)
-
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    # biases, norms, gains and scalars are not decayed
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _validate(validate, module: nn.Module, log: _Log, step: int) -> dict[str, float]:

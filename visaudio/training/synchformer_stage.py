@@ -56,12 +56,12 @@ class SynchformerStageConfig:
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=4000, learning_rate=1e-3, betas=(0.9, 0.98), weight_decay=0.02
+            steps=8000, learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.02
         )
     )
     jitter: JitterConfig = field(default_factory=JitterConfig)
     segments: int = 32
-    max_clips: int = 1200
+    max_clips: int = 2000
     validation_clips: int = 24
     level_weight: float = 0.5
     ild_weight: float = 2.0

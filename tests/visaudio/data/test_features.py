@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from visaudio.data.dataset import open_dataset
 from visaudio.data.features import FeatureDataset, Parts, extract_features, latent_statistics
 from visaudio.encoders.clip import ClipConfig, ClipEncoder
 from visaudio.encoders.synchformer import SynchformerConfig, SynchformerEncoder
+from visaudio.precision import use_bf16
 from visaudio.sequence import SequenceConfig
 
 
@@ -47,12 +49,22 @@ def test_features_are_those_of_the_parts(folder, fake_biaudio, parts):
     assert sorted(data.ids) == ["fake-000", "fake-001", "fake-002"]
     rows = {row["id"]: row for row in open_dataset(fake_biaudio)}
     one = data.get(1)
-    truth = parts.encode(rows[one["id"]])
+    truth = dataclasses.replace(parts, bf16=use_bf16("auto")).encode(rows[one["id"]])
     for name in ("latents", "clip", "grid", "sync"):
         assert torch.equal(one[name], truth[name]), name
     text = parts.clip.encode_text([rows[one["id"]]["caption"]])[0]
     assert torch.allclose(one["text"].float(), text, atol=2e-3)
     assert one["hfov_rad"] == pytest.approx(np.pi / 2)
+
+
+def test_bfloat16_features_are_those_of_float32_within_a_per_cent(fake_biaudio, parts):
+    row = open_dataset(fake_biaudio)[0]
+    plain = dataclasses.replace(parts, bf16=False).encode(row)
+    half = dataclasses.replace(parts, bf16=True).encode(row)
+    assert torch.equal(half["latents"], plain["latents"])
+    for name in ("clip", "grid", "sync", "sync_mirror"):
+        apart = (half[name].float() - plain[name].float()).norm() / plain[name].float().norm()
+        assert 0 < apart < 0.02, name
 
 
 def test_lengths_follow_the_sequence(folder, parts):
