@@ -27,7 +27,7 @@ def tone(hz: float, phase: float = 0.0) -> torch.Tensor:
 
 def test_all_terms_are_zero_at_identity(audio):
     parts = reconstruction_losses(audio, audio, RATE)
-    assert set(parts) == {"mel", "magnitude", "complex", "level"}
+    assert set(parts) == {"mel", "magnitude", "complex", "level", "frame"}
     assert all(abs(value.item()) < 1e-6 for value in parts.values())
 
 
@@ -36,6 +36,7 @@ def test_gain_of_6_db_is_read_as_6_db(audio):
     assert parts["mel"].item() == pytest.approx(math.log(2), rel=0.01)
     assert parts["magnitude"].item() == pytest.approx(1.0, rel=0.01)
     assert parts["level"].item() == pytest.approx(2 * math.log10(2), rel=0.01)
+    assert parts["frame"].item() == pytest.approx(2 * math.log10(2), rel=0.01)
 
 
 def test_a_late_copy_costs_phase_below_the_cutoff_only():
