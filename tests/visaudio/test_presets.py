@@ -35,7 +35,7 @@ def test_json_round_trip(name):
 
 
 def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="token_dim is 96, but codec.latent_dim.* is 94"):
+    with pytest.raises(ValueError, match="token_dim is 80, but codec.latent_dim.* is 94"):
         dataclasses.replace(TINY, codec=dataclasses.replace(TINY.codec, latent_dim=47))
     with pytest.raises(UserError, match="spatial_columns is 8, but clip.grid_columns is 4"):
         load_preset("tiny", ["clip.grid_columns=4"])

@@ -29,8 +29,8 @@ class Modulation(NamedTuple):
 class StreamBlock(nn.Module):
     """One stream's part of a block: projections before the attention, residual updates after it.
 
-    kernel_size 3 makes its output projection and MLP convolutions over time; pre_only streams give
-    keys and values for the last time and are not updated.
+    kernel_size 3 (MMAudio's) makes its output projection and MLP convolutions over time; pre_only streams
+    give keys and values for the last time and are not updated.
     """
 
     def __init__(
@@ -77,12 +77,18 @@ class JointBlock(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, multiple_of: int, pre_only: bool = False
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        multiple_of: int,
+        kernel_size: int = 3,
+        pre_only: bool = False,
     ) -> None:
         super().__init__()
         self.pre_only = pre_only
-        self.latent_block = StreamBlock(dim, num_heads, mlp_ratio, multiple_of, 3)
-        self.clip_block = StreamBlock(dim, num_heads, mlp_ratio, multiple_of, 3, pre_only)
+        self.latent_block = StreamBlock(dim, num_heads, mlp_ratio, multiple_of, kernel_size)
+        self.clip_block = StreamBlock(dim, num_heads, mlp_ratio, multiple_of, kernel_size, pre_only)
         self.text_block = StreamBlock(dim, num_heads, mlp_ratio, multiple_of, 1, pre_only)
 
     def forward(

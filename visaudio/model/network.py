@@ -59,6 +59,7 @@ class NetworkConfig:
     mlp_ratio: float = 4.0
     mlp_multiple_of: int = 256
     input_kernel: int = 7  # of the latents' input MLP
+    block_kernel: int = 3  # of the blocks' MLPs over latents and video frames; 1 is a plain transformer's
     projections: Literal["v1", "v2"] = "v2"  # MMAudio's two generations of input projections
     time_frequencies: int = 256
     time_scale: float = 1000.0
@@ -121,10 +122,10 @@ class DualBranchNetwork(nn.Module):
         sizes = (dim, c.num_heads, c.mlp_ratio, c.mlp_multiple_of)
         last = c.joint_blocks - 1
         self.joint_blocks = nn.ModuleList(
-            JointBlock(*sizes, pre_only=i == last) for i in range(c.joint_blocks)
+            JointBlock(*sizes, c.block_kernel, pre_only=i == last) for i in range(c.joint_blocks)
         )
         self.branches = nn.ModuleList(
-            nn.ModuleList(StreamBlock(*sizes, kernel_size=3) for _ in range(c.branch_blocks))
+            nn.ModuleList(StreamBlock(*sizes, c.block_kernel) for _ in range(c.branch_blocks))
             for _ in range(2 if c.dual_branch else 1)
         )
         self.inter_ear = nn.ModuleList(

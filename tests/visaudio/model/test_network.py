@@ -57,6 +57,13 @@ def flip_columns(cells: torch.Tensor) -> torch.Tensor:
     return cells.unflatten(-2, (2, 8)).flip(-2).flatten(-3, -2)
 
 
+def test_block_kernel_1_is_a_plain_transformer_block():
+    narrow, wide = network(block_kernel=1), network()
+    assert narrow.joint_blocks[0].latent_block.ffn.w1.weight.ndim == 2
+    assert wide.joint_blocks[0].latent_block.ffn.w1.weight.shape[2] == 3
+    assert narrow(latents(), torch.tensor([0.2, 0.7]), conditions()).shape == (2, 2, N, CONFIG.token_dim)
+
+
 def test_a_fresh_network_predicts_zero_and_every_parameter_learns():
     net, c = network(trained=False), conditions()
     dropped = c.drop({k: torch.tensor([True, False]) for k in ("clip", "sync", "text", "spatial")})
