@@ -52,6 +52,14 @@ def test_mistakes_are_told_in_one_line(capsys, arguments, message, tmp_path):
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_values_and_options_may_come_in_any_order(tmp_path, capsys):
+    arguments = ["flow.loop.steps=7", "--show-config", f"output={tmp_path}", "--adopt", "seed=3"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    values = json.loads(shown)
+    assert values["flow"]["loop"]["steps"] == 7 and values["seed"] == 3
+
+
 def test_the_output_may_not_be_a_file(capsys, tmp_path):
     (tmp_path / "file").touch()
     assert main([f"output={tmp_path / 'file'}"]) == 2

@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--adopt", action="store_true", help="take stages that were made with other settings")
     parser.add_argument("--show-config", action="store_true", help="print the resolved configuration and end")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
