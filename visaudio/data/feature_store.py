@@ -25,6 +25,7 @@ from bi_audio_dataset.schema import UserError
 
 VISION = ("clip", "grid", "sync")
 INDEX = "features.json"
+META = ("id", "split", "caption", "classes", "hfov_deg", "hrir_symmetric")
 
 
 def write_arrow(path: Path, records: list[dict], shapes: dict[str, list[int]]) -> None:
@@ -58,7 +59,7 @@ def read_arrow(path: Path):
 class FeatureDataset:
     """Random access to a features folder; `split` None means all clips.
 
-    `ids`, `captions`, `classes` and `splits` are lists in the order of the indices. preload copies the
+    `ids`, `captions`, `classes`, `splits` and `hrir_symmetric` are lists in the order of the indices. preload copies the
     files into memory (1.4 GB for 2000 clips of the tiny preset); otherwise they stay memory-mapped.
     """
 
@@ -75,6 +76,7 @@ class FeatureDataset:
         self._where: list[tuple[int, int]] = []
         self._columns: list[dict[str, Any]] = []
         self.ids, self.splits, self.captions, self.classes, self.hfov_deg = [], [], [], [], []
+        self.hrir_symmetric: list[bool] = []
         for number, path in enumerate(paths):
             table, shapes = read_arrow(path)
             self.shapes = {**self.shapes, **shapes}
@@ -82,7 +84,7 @@ class FeatureDataset:
             if preload:
                 columns = {name: [value.as_py() for value in column] for name, column in columns.items()}
             self._columns.append(columns)
-            meta = table.select(["id", "split", "caption", "classes", "hfov_deg"]).to_pylist()
+            meta = table.select(list(META)).to_pylist()
             for place, one in enumerate(meta):
                 if split is None or one["split"] == split:
                     self._where.append((number, place))
@@ -91,6 +93,7 @@ class FeatureDataset:
                     self.captions.append(one["caption"])
                     self.classes.append(tuple(one["classes"]))
                     self.hfov_deg.append(one["hfov_deg"])
+                    self.hrir_symmetric.append(one["hrir_symmetric"])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -31,6 +31,9 @@ class Samples(Protocol):
     ``get`` returns latents (2, F, D) ear 0 = left, clip (Tc, Dc), grid (Tc, R*C, Dg), sync (Ts, Ds), text
     (L, Dt), hfov_rad float. With ``mirror`` the vision features are those of the flipped frames; the
     latents stay as they are (swapping the ears is this module's work).
+
+    A set may have `hrir_symmetric`, a bool for each sample: where False, one ear is not the other's mirror
+    image (a measured head), and the sample is never mirrored.
     """
 
     ids: Sequence[str]
@@ -170,6 +173,7 @@ class BatchStream:
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.share = batch_size // (world * accumulation)
         self._positions = Positions(len(samples.ids), seed)
+        self._symmetric = getattr(samples, "hrir_symmetric", None) or [True] * len(samples.ids)
         self._latent_shape = tuple(samples.get(0, mirror=False)["latents"].shape)  # one length in a set
         self._worker = ThreadPoolExecutor(max_workers=1)
         self._next: tuple[tuple[int, int], Future[Batch]] | None = None
@@ -197,6 +201,7 @@ class BatchStream:
         for epoch, index in chosen:
             sample_id = self.samples.ids[index]
             one = draw(self.seed, epoch, sample_id, self._latent_shape, self.dropout, self.mirror_probability)
+            one = replace(one, mirror=one.mirror and self._symmetric[index])
             row = self.samples.get(index, mirror=one.mirror)
             rows.append(row)
             draws.append(one)

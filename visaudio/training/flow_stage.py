@@ -41,6 +41,7 @@ class TokenSamples:
 
     def __init__(self, samples: Samples, frames_per_token: int):
         self.ids = list(samples.ids)
+        self.hrir_symmetric = getattr(samples, "hrir_symmetric", None)
         self._samples, self._frames_per_token = samples, frames_per_token
 
     def get(self, index: int, mirror: bool) -> Mapping[str, Any]:

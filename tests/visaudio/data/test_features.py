@@ -55,6 +55,7 @@ def test_features_are_those_of_the_parts(folder, fake_biaudio, parts):
     text = parts.clip.encode_text([rows[one["id"]]["caption"]])[0]
     assert torch.allclose(one["text"].float(), text, atol=2e-3)
     assert one["hfov_rad"] == pytest.approx(np.pi / 2)
+    assert data.hrir_symmetric == [rows[name]["hrir_symmetric"] for name in data.ids]
 
 
 def test_bfloat16_features_are_those_of_float32_within_a_per_cent(fake_biaudio, parts):

@@ -66,6 +66,16 @@ def test_mirror_swaps_the_ears_and_takes_the_flipped_features():
     assert torch.equal(mirrored.noise, plain.noise)  # the draws do not depend on each other's settings
 
 
+def test_a_clip_of_unequal_ears_is_never_mirrored():
+    samples = FakeSamples()
+    plain = BatchStream(samples, 0, 12, NONE, mirror_probability=0.0).get(0)
+    samples.hrir_symmetric = [index % 2 == 0 for index in range(len(samples.ids))]
+    batch = BatchStream(samples, 0, 12, NONE, mirror_probability=1.0).get(0)
+    for place, name in enumerate(batch.ids):
+        same = torch.equal(batch.latents[place], plain.latents[place])
+        assert same == (samples.ids.index(name) % 2 == 1)
+
+
 def test_draws_have_the_stated_laws():
     dropout = DropoutConfig(visual=0.1, clip=0.05, sync=0.05, spatial=0.05, text=0.5, hfov=0.5)
     draws = [draw(0, 0, f"clip{i}", (2, 4, 2), dropout) for i in range(4000)]
