@@ -23,6 +23,7 @@ FLOORS = {
         "__init__": 0,
         "schema": -1,
         "sphere": 0,
+        "channels": 0,
         "media": 0,
         "ambisonics": 1,
         "hrtf": 1,

@@ -1,10 +1,12 @@
 """What a media file holds, from one pass over its packets (no frame but the first is decoded)."""
 
 import os
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,6 +33,11 @@ class MediaInfo:
         audio_channels, audio_rate: of the first audio stream, None without one.
         container: "mp4", "mov", "mkv", "webm" or FFmpeg's name of the format.
         video_codec: FFmpeg's name, e.g. "h264".
+        projection: what the file states of a 360-degree picture ("equirectangular", "cubemap", ...), "" if
+            nothing.
+        stereo: how it states to hold two eyes ("top-bottom", "side-by-side", ...; "mono" for one), "" if
+            nothing.
+        pose_deg: the turn (yaw, pitch, roll) that the file states for the sphere, degrees.
     """
 
     duration_s: float
@@ -45,6 +52,9 @@ class MediaInfo:
     audio_rate: int | None
     container: str
     video_codec: str
+    projection: str = ""
+    stereo: str = ""
+    pose_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,56 @@ def probe(path: str | os.PathLike) -> MediaInfo:
         UserError: missing, empty, a folder, no media, no picture, or no frame that can be decoded.
     """
     return timeline(path).info
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """The first audio track of a file.
+
+    duration_s: presentation time 0 to its end, from what the file really holds. codec: FFmpeg's name.
+    """
+
+    channels: int
+    rate: int
+    duration_s: float
+    codec: str
+
+
+def probe_audio(path: str | os.PathLike) -> AudioInfo:
+    """Reads what the first audio track of `path` holds: its packets' times, and its first block decoded.
+
+    Raises:
+        UserError: missing, empty, no media, no audio track, or none that can be decoded.
+    """
+    path = check_input(path)
+    stat = path.stat()
+    return _probe_audio(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _probe_audio(path: Path, size: int, changed_ns: int) -> AudioInfo:
+    with reading(path):
+        with open_input(path) as container:
+            if not container.streams.audio:
+                raise UserError(f"{path}: has no audio track")
+            frame = next(container.decode(audio=0), None)
+        if frame is None:
+            raise UserError(f"{path}: its audio track cannot be decoded")
+        with open_input(path) as container:
+            stream = container.streams.audio[0]
+            origin_s, end = origin_of(container), 0
+            try:
+                for packet in container.demux(stream):
+                    if packet.size and packet.pts is not None:
+                        end = max(end, packet.pts + (packet.duration or 0))
+            except av.error.FFmpegError:  # cut short: what came before still plays
+                pass
+            return AudioInfo(
+                channels=frame.layout.nb_channels,
+                rate=frame.sample_rate,
+                duration_s=max(float(end * stream.time_base - origin_s), 0.0),
+                codec=stream.codec_context.codec.canonical_name,
+            )
 
 
 def timeline(path: str | os.PathLike) -> Timeline:
@@ -118,6 +178,7 @@ def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
             rotation_deg, mirrored = _orientation(first)
             origin_s = origin_of(container)
             audio = container.streams.audio[0] if container.streams.audio else None
+            stereo_mode = stream.metadata.get("stereo_mode", "")
         with open_input(path) as container:
             stream = video_stream(container, path)
             pts, shown, last_duration = _packet_times(container, stream)
@@ -145,6 +206,8 @@ def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
         audio_rate=audio.rate if audio else None,
         container=_container_name(container.format.name, path),
         video_codec=stream.codec_context.codec.canonical_name,
+        stereo=_stereo(first, stereo_mode),
+        **_sphere(first),
     )
     return Timeline(info, times_s, shown, origin_s, mirrored)
 
@@ -187,6 +250,30 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
         a, c = -a, -c  # undo the flip, which acts last
     turn_deg = -np.degrees(np.arctan2(float(b), float(a)))  # image y points down
     return int(round(turn_deg / 90)) * 90 % 360, mirrored
+
+
+def _stereo(frame: av.VideoFrame, stereo_mode: str) -> str:
+    """From AVStereo3D (mp4's st3d box), else from Matroska's StereoMode."""
+    data = frame.side_data.get("STEREO3D")
+    if data is not None:
+        kind = struct.unpack("=i", bytes(data)[:4])[0]
+        return {0: "mono", 1: "side-by-side", 2: "top-bottom"}.get(kind, f"interleaved (kind {kind})")
+    if not stereo_mode:
+        return ""
+    names = {"mono": "mono", "left_right": "side-by-side", "right_left": "side-by-side"}
+    names |= {"top_bottom": "top-bottom", "bottom_top": "top-bottom"}
+    return names.get(stereo_mode, stereo_mode)
+
+
+def _sphere(frame: av.VideoFrame) -> dict[str, Any]:
+    """projection and pose_deg from AVSphericalMapping (mp4's sv3d and uuid boxes, Matroska's Projection)."""
+    data = frame.side_data.get("SPHERICAL")
+    if data is None:
+        return {}
+    kind, *pose = struct.unpack("=4i", bytes(data)[:16])
+    names = ("equirectangular", "cubemap", "tiled", "half-equirectangular", "rectilinear", "fisheye")
+    projection = names[kind] if 0 <= kind < len(names) else f"kind {kind}"
+    return {"projection": projection, "pose_deg": tuple(angle / 65536 for angle in pose)}
 
 
 def _container_name(format_name: str, path: Path) -> str:

@@ -6,15 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bi_audio_dataset.schema import SourceTruth
+import numpy as np
+
+from bi_audio_dataset import media
+from bi_audio_dataset.channels import AMBIX, ChannelOrder
+from bi_audio_dataset.schema import SourceTruth, UserError
+
+KINDS = ("panorama", "pair")
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One 360-degree recording on disk.
+    """One recording on disk; picture and sound both start at presentation time 0.
 
-    video_path: equirectangular video, centre = azimuth 0 (sphere.py). audio_path: AmbiX (ACN, SN3D), of which
-    the first four channels are used; may be the video file itself. Both start at presentation time 0.
+    kind "panorama": a 360-degree recording. video_path: equirectangular video, centre = azimuth 0
+    (sphere.py); audio_path: ambisonics in the order `channels`, may be the video file itself. The builder
+    chooses a camera path, and renders view and ears.
+
+    kind "pair": a perspective video that has its ears already. audio_path: two channels, left first. No
+    camera path and no rendering: clips are cut, scaled and brought to level. ears: what stands in a row's
+    `hrir_set` ("recorded: ..."). hfov_deg: horizontal field of view, None where nobody knows.
+
+    stretches: (start_s, end_s) of the parts that may be used, sorted; empty for the whole.
+    group: recordings of one group are one event, which no split may divide; "" for the recording alone.
     truth: sounding objects in the world frame, an entry per TRUTH_RATE_HZ frame of the whole recording; empty
     for real recordings. attributes: whatever else the source knows; the builder stores none of it.
     """
@@ -27,6 +41,45 @@ class Recording:
     room: str = ""
     truth: tuple[SourceTruth, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
+    kind: str = "panorama"
+    channels: ChannelOrder = AMBIX
+    ears: str = ""
+    hfov_deg: float | None = None
+    stretches: tuple[tuple[float, float], ...] = ()
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"recording kind '{self.kind}', expected one of {KINDS}")
+        if self.kind == "pair" and not self.ears:
+            raise ValueError(f"pair '{self.recording_id}' does not say how its ears were recorded")
+        if any(not 0 <= start < end for start, end in self.stretches):
+            raise ValueError(f"stretches {self.stretches} of '{self.recording_id}' are not (start, end) in s")
+
+
+def read_sound(
+    recording: Recording, sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
+) -> np.ndarray:
+    """The recording's sound from start_s on: (4, N) AmbiX of a panorama, (2, N) ears of a pair, float32.
+
+    With duration_s only that part is decoded and held, so an hour of ambisonics needs no more memory than a
+    clip. Fewer samples than asked for where the sound ends. UserError for any other number of channels.
+    """
+    track, _ = media.read_audio(recording.audio_path, sample_rate, start_s=start_s, duration_s=duration_s)
+    file = f"'{recording.audio_path.name}'"
+    if recording.kind == "panorama":
+        return recording.channels.to_ambix(track, file)
+    check_ears(track.shape[0], file)
+    return track
+
+
+def check_ears(channels: int, file: str) -> None:
+    """UserError unless a pair's sound has two channels."""
+    if channels != 2:
+        hint = {1: " (mono holds no direction)", 4: " (ambisonics: use the source 'folder')"}.get(
+            channels, ""
+        )
+        raise UserError(f"{file} has {channels} audio channels{hint}, expected 2 (left ear, right ear)")
 
 
 @runtime_checkable

@@ -1,17 +1,15 @@
-"""A folder of 360-degree videos: NAME.mp4 with AmbiX sound in it, or NAME.flac / NAME.wav beside."""
+"""A folder of 360-degree videos: NAME.mp4 with ambisonic sound in it, or NAME.flac / NAME.wav beside."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from bi_audio_dataset import media
+from bi_audio_dataset.channels import AMBIX, ChannelOrder, order_of
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.sources import checks
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.splits import DEFAULT_FRACTIONS, split_of
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")
-AUDIO_SUFFIXES = (".flac", ".wav")
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,9 @@ class FolderSource:
     """Equirectangular videos of one folder (not its subfolders). A recording's id is its file's name, so it
     keeps its split when others are added. Files are read where they lie.
 
-    Taken on trust, as no file proves it: four channels are AmbiX, and the picture's centre is azimuth 0.
+    channels: "stated" takes the ambisonic order from each file's metadata (checks.channel_order) and refuses
+    files that state none; "ambix", "fuma" or another name of channels.ORDERS is the user's word for those.
+    Taken on trust, as no file proves it: that the picture's centre is the sound's azimuth 0.
     """
 
     folder: Path
@@ -27,42 +27,54 @@ class FolderSource:
     provenance: str = ""
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     name: str = "folder"
+    channels: str = "stated"
+
+    def __post_init__(self) -> None:
+        if self.channels != "stated":
+            order_of(self.channels)
 
     @property
     def settings(self) -> dict[str, object]:
-        return {"licence": self.licence, "provenance": self.provenance, "fractions": list(self.fractions)}
+        return {
+            "licence": self.licence,
+            "provenance": self.provenance,
+            "fractions": list(self.fractions),
+            "channels": self.channels,
+        }
 
     def recording_ids(self) -> list[str]:
-        ids = sorted(path.stem for path in self._videos())
+        ids = sorted(checks.videos_in(self.folder))
         if not ids:
-            raise UserError(f"'{self.folder}' holds no video ({', '.join(VIDEO_SUFFIXES)})")
+            raise UserError(f"'{self.folder}' holds no video ({', '.join(checks.VIDEO_SUFFIXES)})")
         return ids
 
     def split(self, recording_id: str) -> str:
         return split_of(recording_id, self.fractions)
 
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
-        """Point to the files. UserError if the picture is not 2:1 or four audio channels are nowhere."""
-        video = next((path for path in self._videos() if path.stem == recording_id), None)
-        if video is None:
-            raise UserError(f"'{self.folder}' holds no video named '{recording_id}'")
-        info = media.probe(video)
-        if abs(info.width / info.height - 2) > 0.05:
-            raise UserError(
-                f"'{video.name}' is {info.width}x{info.height}, "
-                "expected an equirectangular picture twice as wide as high"
-            )
-        beside = (video.with_suffix(suffix) for suffix in AUDIO_SUFFIXES)
-        audio = next((path for path in beside if path.is_file()), video)
-        if audio == video and not info.audio_channels:
-            wanted = " or ".join(video.stem + suffix for suffix in AUDIO_SUFFIXES)
-            raise UserError(f"'{video.name}' has no sound, and no {wanted} lies beside it")
+        """Point to the files, checked by `panorama`."""
+        video = checks.one_video(self.folder, recording_id)
         provenance = f"{self.provenance}: {video.name}" if self.provenance else video.name
-        return Recording(recording_id, video, audio, self.licence, provenance)
+        audio, order = panorama(video, self.channels)
+        return Recording(recording_id, video, audio, self.licence, provenance, channels=order)
 
-    def _videos(self) -> list[Path]:
-        if not Path(self.folder).is_dir():
-            raise UserError(f"'{self.folder}' is not a folder")
-        return sorted(
-            p for p in Path(self.folder).iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()
-        )
+
+def panorama(video: Path, channels: str) -> tuple[Path, ChannelOrder]:
+    """(sound file, its ambisonic order) of a 360-degree video; the sound may be the video itself.
+
+    UserError if the picture is not one eye's equirectangular, if there is no sound, or if its rate, number of
+    channels, length or order will not do.
+    """
+    picture = checks.check_panorama(video)
+    audio = checks.sound_beside(video) or video
+    if audio == video and not picture.audio_channels:
+        wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
+        raise UserError(f"'{video.name}' has no sound, and none lies beside it ({wanted}, ...)")
+    sound = checks.check_sound(audio)
+    name = f"'{audio.name}'"
+    if sound.channels < 4:  # then the number is what is wrong, whatever the order
+        AMBIX.check_count(sound.channels, name)
+    order = checks.channel_order(video, audio, channels)
+    order.check_count(sound.channels, name)
+    checks.check_lengths(video, picture, audio, sound)
+    return audio, order

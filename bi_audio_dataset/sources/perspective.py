@@ -1,0 +1,95 @@
+"""A folder of perspective videos with ears already: binaural or stereo sound, straight to pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bi_audio_dataset import media
+from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.sources import checks
+from bi_audio_dataset.sources.base import Recording, check_ears
+from bi_audio_dataset.splits import DEFAULT_FRACTIONS, split_of
+
+SOUNDS = ("binaural", "stereo")
+
+
+@dataclass(frozen=True)
+class PerspectiveSource:
+    """Ordinary videos of one folder (not its subfolders), each with two channels of sound in the file or in a
+    sound file of the same name beside it. A recording's id is its file's name.
+
+    sound: "binaural" (recorded or rendered at two ears) or "stereo" (microphones or a mix); the rows say
+    which, since level and time differences of stereo are not those of a head. hfov_deg: the lens, if known.
+    """
+
+    folder: Path
+    sound: str = "binaural"
+    hfov_deg: float | None = None
+    licence: str = "unknown"
+    provenance: str = ""
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
+    name: str = "perspective"
+
+    def __post_init__(self) -> None:
+        if self.sound not in SOUNDS:
+            raise UserError(f"sound is '{self.sound}', expected one of {', '.join(SOUNDS)}")
+        check_hfov(self.hfov_deg)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {
+            "sound": self.sound,
+            "hfov_deg": self.hfov_deg,
+            "licence": self.licence,
+            "provenance": self.provenance,
+            "fractions": list(self.fractions),
+        }
+
+    def recording_ids(self) -> list[str]:
+        ids = sorted(checks.videos_in(self.folder))
+        if not ids:
+            raise UserError(f"'{self.folder}' holds no video ({', '.join(checks.VIDEO_SUFFIXES)})")
+        return ids
+
+    def split(self, recording_id: str) -> str:
+        return split_of(recording_id, self.fractions)
+
+    def fetch(self, recording_id: str, workdir: Path) -> Recording:
+        """Point to the files, checked by `pair`."""
+        video = checks.one_video(self.folder, recording_id)
+        audio = checks.sound_beside(video) or video
+        pair(video, audio)
+        return Recording(
+            recording_id,
+            video,
+            audio,
+            self.licence,
+            f"{self.provenance}: {video.name}" if self.provenance else video.name,
+            kind="pair",
+            ears=f"recorded: {self.sound}",
+            hfov_deg=self.hfov_deg,
+        )
+
+
+def pair(video: Path, audio: Path) -> None:
+    """UserError unless the files are a film of one eye, not a panorama, and two channels of its length."""
+    picture = media.probe(video)
+    if picture.projection not in ("", "rectilinear"):
+        raise UserError(
+            f"'{video.name}' is a 360-degree video ({picture.projection}): use the source 'folder'"
+        )
+    if picture.stereo not in ("", "mono"):
+        raise UserError(f"'{video.name}' holds two eyes ({picture.stereo}): crop it to the left one")
+    if audio == video and not picture.audio_channels:
+        wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
+        raise UserError(f"'{video.name}' has no sound, and none lies beside it ({wanted}, ...)")
+    sound = checks.check_sound(audio)
+    check_ears(sound.channels, f"'{audio.name}'")
+    checks.check_lengths(video, picture, audio, sound)
+
+
+def check_hfov(hfov_deg: float | None) -> None:
+    """UserError unless None or a lens that a row may state."""
+    if hfov_deg is not None and not 10 <= hfov_deg <= 170:
+        raise UserError(f"horizontal field of view is {hfov_deg:g} degrees, expected 10 to 170")
