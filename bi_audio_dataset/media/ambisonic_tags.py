@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bi_audio_dataset.media.files import check_input, open_input, reading
+from bi_audio_dataset.media.probe import audio_stream
 from bi_audio_dataset.schema import UserError
 
 # bytes 4 to 16 of the B-format GUIDs; the first four say integer (1) or float (3)
@@ -64,9 +65,9 @@ def ambisonic_tag(path: str | os.PathLike) -> AmbisonicTag | None:
 
 def _from_stream(path: Path) -> AmbisonicTag | None:
     with open_input(path) as container:
-        if not container.streams.audio:
+        stream = audio_stream(container)
+        if stream is None:
             return None
-        stream = container.streams.audio[0]
         header = bytes(stream.codec_context.extradata or b"")
         codec = stream.codec_context.name
         layout, channels = stream.layout.name, stream.channels

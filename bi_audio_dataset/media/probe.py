@@ -30,7 +30,7 @@ class MediaInfo:
         is_variable_rate: whether gaps between frames differ by more than the container's rounding.
         num_frames: frames that are shown (an edit list may hide others).
         first_frame_s: when the first frame appears (0 unless the picture starts late).
-        audio_channels, audio_rate: of the first audio stream, None without one.
+        audio_channels, audio_rate: of the first audio stream that can be decoded, None without one.
         container: "mp4", "mov", "mkv", "webm" or FFmpeg's name of the format.
         video_codec: FFmpeg's name, e.g. "h264".
         projection: what the file states of a 360-degree picture ("equirectangular", "cubemap", ...), "" if
@@ -119,13 +119,14 @@ def probe_audio(path: str | os.PathLike) -> AudioInfo:
 def _probe_audio(path: Path, size: int, changed_ns: int) -> AudioInfo:
     with reading(path):
         with open_input(path) as container:
-            if not container.streams.audio:
-                raise UserError(f"{path}: has no audio track")
-            frame = next(container.decode(audio=0), None)
+            stream = audio_stream(container)
+            if stream is None:
+                raise UserError(f"{path}: has no audio track that can be decoded")
+            frame = next(container.decode(stream), None)
         if frame is None:
             raise UserError(f"{path}: its audio track cannot be decoded")
         with open_input(path) as container:
-            stream = container.streams.audio[0]
+            stream = audio_stream(container)
             origin_s, end = origin_of(container), 0
             try:
                 for packet in container.demux(stream):
@@ -164,6 +165,12 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.video
     raise UserError(f"{path}: has no picture, only sound or data; expected a video")
 
 
+def audio_stream(container: av.container.InputContainer) -> av.audio.stream.AudioStream | None:
+    """The first audio track that FFmpeg has a decoder for, None without."""
+    # PyAV gives a track of an unknown codec no context, and fails where one is asked for its channels
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+
+
 def origin_of(container: av.container.InputContainer) -> Fraction:
     """Container time that players show as 0: the earliest stream's start when late, e.g. in MPEG-TS."""
     return max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
@@ -177,7 +184,7 @@ def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
             first = _first_frame(container, stream, path)
             rotation_deg, mirrored = _orientation(first)
             origin_s = origin_of(container)
-            audio = container.streams.audio[0] if container.streams.audio else None
+            audio = audio_stream(container)
             stereo_mode = stream.metadata.get("stereo_mode", "")
         with open_input(path) as container:
             stream = video_stream(container, path)

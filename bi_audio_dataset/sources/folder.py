@@ -69,7 +69,9 @@ def panorama(video: Path, channels: str) -> tuple[Path, ChannelOrder]:
     audio = checks.sound_beside(video) or video
     if audio == video and not picture.audio_channels:
         wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
-        raise UserError(f"'{video.name}' has no sound, and none lies beside it ({wanted}, ...)")
+        raise UserError(
+            f"'{video.name}' has no sound that can be decoded, and none lies beside it ({wanted}, ...)"
+        )
     sound = checks.check_sound(audio)
     name = f"'{audio.name}'"
     if sound.channels < 4:  # then the number is what is wrong, whatever the order

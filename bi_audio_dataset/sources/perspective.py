@@ -83,7 +83,9 @@ def pair(video: Path, audio: Path) -> None:
         raise UserError(f"'{video.name}' holds two eyes ({picture.stereo}): crop it to the left one")
     if audio == video and not picture.audio_channels:
         wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
-        raise UserError(f"'{video.name}' has no sound, and none lies beside it ({wanted}, ...)")
+        raise UserError(
+            f"'{video.name}' has no sound that can be decoded, and none lies beside it ({wanted}, ...)"
+        )
     sound = checks.check_sound(audio)
     check_ears(sound.channels, f"'{audio.name}'")
     checks.check_lengths(video, picture, audio, sound)
