@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import oaconvolve
+from scipy.special import lambertw
 
 from .ambisonics import check_foa, rotate
 from .hrtf import HrirSet
@@ -68,6 +69,8 @@ class BinauralDecoder:
         self.sample_rate = hrir_set.sample_rate
         self.latency_samples = filter_length // 2
         self.filters = _design(hrir_set, filter_length, crossover_hz)
+        self._block = _best_block(filter_length)
+        self._response = rfft(self.filters, self._block)
 
     def render(self, foa: ArrayLike) -> NDArray[np.float32]:
         """Ears (2, N) of a field (4, N) at the set's sample rate; same length, no added delay."""
@@ -75,9 +78,19 @@ class BinauralDecoder:
         samples = foa.shape[1]
         if samples == 0:
             return np.zeros((2, 0), dtype=np.float32)
-        ears = [oaconvolve(foa, filters, mode="full", axes=-1).sum(axis=0) for filters in self.filters]
-        start = self.latency_samples
-        return np.stack(ears)[:, start : start + samples].astype(np.float32)
+        # Overlap-add; the field is transformed once for both ears.
+        tail = self.filters.shape[-1] - 1
+        step = self._block - tail
+        count = -(-(samples + self.latency_samples) // step)
+        padded = np.zeros((4, count * step), np.result_type(foa, np.float32))
+        padded[:, :samples] = foa
+        spectrum = rfft(padded.reshape(4, count, step), self._block)
+        ears = np.empty((2, samples), dtype=np.float32)
+        for ear, response in zip(ears, self._response, strict=True):
+            blocks = irfft(sum(spectrum[c] * response[c] for c in range(4)), self._block)
+            blocks[1:, :tail] += blocks[:-1, step:]
+            ear[:] = blocks[:, :step].reshape(-1)[self.latency_samples :][:samples]
+        return ears
 
 
 def render_binaural(
@@ -104,6 +117,15 @@ def render_direct(signal: ArrayLike, hrir: ArrayLike, centre_delay_samples: int)
     signal, hrir = np.asarray(signal, dtype=np.float64), np.asarray(hrir, dtype=np.float64)
     full = oaconvolve(np.broadcast_to(signal, (2, len(signal))), hrir, axes=-1)
     return full[:, centre_delay_samples : centre_delay_samples + len(signal)].astype(np.float32)
+
+
+def _best_block(filter_length: int) -> int:
+    """FFT length of least work per sample when a long signal is convolved with filter_length taps.
+
+    Work N log2(2 N) / (N - K), K = filter_length - 1, is least at N = K ln(2 e N): Lambert's W solves that.
+    """
+    tail = max(1, filter_length - 1)
+    return next_fast_len(int(np.ceil(-tail * lambertw(-1 / (2 * np.e * tail), k=-1).real)))
 
 
 def _design(hrir_set: HrirSet, filter_length: int, crossover_hz: float) -> NDArray[np.float64]:

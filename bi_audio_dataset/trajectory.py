@@ -1,16 +1,26 @@
-"""Camera paths: yaw, pitch and roll run piecewise linearly, with random drift and limited rates.
+"""Camera paths: from the sound's direction on, yaw, pitch and roll run piecewise linearly, with random drift.
 
-Angles and their signs: sphere.py. Sample k of a path holds at time k / rate_hz.
+Rates stay below what a head or a hand-held camera does. Angles and their signs: sphere.py. Sample k of a path
+holds at time k / rate_hz.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .sphere import rotation_matrix
+from .ambisonics import max_energy_direction
+from .sphere import angle_between, rotation_matrix
+
+#: How far the axes of two views of one recording are apart, on the mean over time.
+MIN_SEPARATION_DEG = 10.0
+#: Draws for one more view before the one that differs most is taken.
+VIEW_TRIES = 32
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,86 @@ class CameraPath:
     ) -> CameraPath:
         """A camera that does not move."""
         return cls(*(np.full(num_frames, float(angle)) for angle in (yaw_rad, pitch_rad, roll_rad)), rate_hz)
+
+
+@dataclass(frozen=True)
+class EnergyAim:
+    """Where a recording's energy comes from (ambisonics.max_energy_direction), and whether it was followed.
+
+    confidence: 0 (diffuse, or silent) to 1 (one plane wave). elsewhere: the path starts in a random
+    direction instead, so that the sound may be off screen.
+    """
+
+    azimuth_rad: float
+    elevation_rad: float
+    confidence: float
+    elsewhere: bool = False
+
+
+def path_from_energy(
+    foa: ArrayLike,
+    sample_rate: float,
+    num_frames: int,
+    rate_hz: float,
+    rng: np.random.Generator,
+    config: TrajectoryConfig = TrajectoryConfig(),
+    *,
+    hfov_deg: float | None = None,
+    elsewhere_probability: float = 0.0,
+    apart_from: Sequence[CameraPath] = (),
+    min_separation_deg: float = MIN_SEPARATION_DEG,
+) -> tuple[CameraPath, EnergyAim]:
+    """A path that starts near the direction from which the field (4, N) has the most energy.
+
+    hfov_deg: the lens, to which the path's limits are tightened (TrajectoryConfig.within_view); None: the
+    config as it is. With elsewhere_probability the first yaw is any. Directions far above or below are looked
+    at from the nearest pitch that the config allows. apart_from: earlier views of the same length; the path
+    is drawn anew until its axis is min_separation_deg from each (mean over time), and after VIEW_TRIES draws
+    the one that came nearest to that is taken. All chance is rng's.
+    """
+    aim = EnergyAim(*max_energy_direction(foa, sample_rate))
+    pitch = float(np.clip(aim.elevation_rad, *np.radians(config.pitch_range_deg)))
+    limits = config if hfov_deg is None else config.within_view(hfov_deg, math.degrees(pitch))
+    best, best_deg = None, -1.0
+    for _ in range(VIEW_TRIES):
+        # both are drawn whatever comes of it, so that one setting does not shift all later chance
+        elsewhere, any_yaw = rng.random() < elsewhere_probability, rng.uniform(-math.pi, math.pi)
+        yaw = float(any_yaw if elsewhere else aim.azimuth_rad)
+        path = random_path(rng, num_frames, rate_hz, yaw, pitch, limits)
+        apart_deg = min((mean_separation_deg(path, other) for other in apart_from), default=math.inf)
+        if apart_deg > best_deg:
+            best, best_deg = (path, replace(aim, elsewhere=bool(elsewhere))), apart_deg
+        if best_deg >= min_separation_deg:
+            break
+    return best
+
+
+def paths_from_energy(
+    foa: ArrayLike,
+    sample_rate: float,
+    num_frames: int,
+    rate_hz: float,
+    rng: np.random.Generator,
+    config: TrajectoryConfig = TrajectoryConfig(),
+    *,
+    views: int = 1,
+    **options: Any,
+) -> list[tuple[CameraPath, EnergyAim]]:
+    """`views` distinct paths, the first of them path_from_energy's own; options are path_from_energy's."""
+    chosen: list[tuple[CameraPath, EnergyAim]] = []
+    for _ in range(views):
+        earlier = [path for path, _ in chosen]
+        chosen.append(
+            path_from_energy(
+                foa, sample_rate, num_frames, rate_hz, rng, config, apart_from=earlier, **options
+            )
+        )
+    return chosen
+
+
+def mean_separation_deg(a: CameraPath, b: CameraPath) -> float:
+    """Angle between the viewing axes of two paths of equal length, in degrees, on the mean over time."""
+    return float(np.degrees(angle_between(a.rotations()[..., 0], b.rotations()[..., 0])).mean())
 
 
 def random_path(
