@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -96,7 +97,7 @@ def load(folder: Path, clip_id: str) -> Evidence | None:
         with np.load(path, allow_pickle=False) as kept:
             panorama = cv2.imdecode(kept["jpeg"], cv2.IMREAD_COLOR)
             covariance, window_s = kept["covariance"], float(kept["window_s"])
-    except (OSError, ValueError, KeyError, EOFError, cv2.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, cv2.error) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:100]}): remove it") from None
     if panorama is None or covariance.ndim != 3 or covariance.shape[1:] != (4, 4) or not len(covariance):
         raise UserError(f"{path}: damaged: remove it")
