@@ -66,12 +66,7 @@ def panorama(video: Path, channels: str) -> tuple[Path, ChannelOrder]:
     channels, length or order will not do.
     """
     picture = checks.check_panorama(video)
-    audio = checks.sound_beside(video) or video
-    if audio == video and not picture.audio_channels:
-        wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
-        raise UserError(
-            f"'{video.name}' has no sound that can be decoded, and none lies beside it ({wanted}, ...)"
-        )
+    audio = checks.sound_of(video, picture)
     sound = checks.check_sound(audio)
     name = f"'{audio.name}'"
     if sound.channels < 4:  # then the number is what is wrong, whatever the order

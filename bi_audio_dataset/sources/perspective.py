@@ -58,8 +58,7 @@ class PerspectiveSource:
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
         """Point to the files, checked by `pair`."""
         video = checks.one_video(self.folder, recording_id)
-        audio = checks.sound_beside(video) or video
-        pair(video, audio)
+        audio = pair(video)
         return Recording(
             recording_id,
             video,
@@ -72,8 +71,11 @@ class PerspectiveSource:
         )
 
 
-def pair(video: Path, audio: Path) -> None:
-    """UserError unless the files are a film of one eye, not a panorama, and two channels of its length."""
+def pair(video: Path, audio: Path | None = None) -> Path:
+    """The sound of a pair; by default the file beside the video, or the video itself.
+
+    UserError unless the files are a film of one eye, no panorama, and two channels of its length.
+    """
     picture = media.probe(video)
     if picture.projection not in ("", "rectilinear"):
         raise UserError(
@@ -81,14 +83,11 @@ def pair(video: Path, audio: Path) -> None:
         )
     if picture.stereo not in ("", "mono"):
         raise UserError(f"'{video.name}' holds two eyes ({picture.stereo}): crop it to the left one")
-    if audio == video and not picture.audio_channels:
-        wanted = ", ".join(video.stem + suffix for suffix in checks.AUDIO_SUFFIXES[:2])
-        raise UserError(
-            f"'{video.name}' has no sound that can be decoded, and none lies beside it ({wanted}, ...)"
-        )
+    audio = checks.sound_of(video, picture) if audio is None else audio
     sound = checks.check_sound(audio)
     check_ears(sound.channels, f"'{audio.name}'")
     checks.check_lengths(video, picture, audio, sound)
+    return audio
 
 
 def check_hfov(hfov_deg: float | None) -> None:
