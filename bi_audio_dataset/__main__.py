@@ -1,31 +1,38 @@
-"""Command line: python -m bi_audio_dataset {synth,build,validate}. A mistake gives one line and exit 2."""
+"""Command line: python -m bi_audio_dataset COMMAND. A mistake gives one line and exit 2.
+
+synth, build        make clips
+caption, review     what models and people say about them (captioning.py, review/)
+status, filter      what is there, and what finalize would leave out
+finalize            the dataset of it; validate checks one
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import NoReturn
 
+from bi_audio_dataset.arguments import Parser
 from bi_audio_dataset.schema import UserError
 
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options) -> None:
-        # a shortened flag that works today is ambiguous tomorrow
-        super().__init__(**options, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        # argparse's own prints the usage first; one line is the rule here
-        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
+# commands with a parser of their own: module that has main(argv)
+_OTHERS = {
+    "caption": ("bi_audio_dataset.captioning", "caption clips by models, or from a file of your own"),
+    "review": ("bi_audio_dataset.review", "judge clips one by one on a local page"),
+}
+_SIZE_HELP = "pixels of a view, even sides (default: 256x144)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if arguments and arguments[0] in _OTHERS:
+            return importlib.import_module(_OTHERS[arguments[0]][0]).main(arguments[1:])
+        options = _parser().parse_args(arguments)
         return options.run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m bi_audio_dataset", description="Build and check BiAudio datasets.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    """All commands; of those with a parser of their own, a place that takes whatever follows."""
+    parser = Parser(prog="python -m bi_audio_dataset", description="Build and check BiAudio datasets.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
     synth.add_argument("--clips", type=_positive, required=True, metavar="N", help="number of clips")
@@ -58,24 +66,84 @@ def _parser() -> argparse.ArgumentParser:
     _shared(synth)
     synth.set_defaults(run=_synth)
 
-    folder = commands.add_parser(
-        "build", help="build clips of a folder of 360-degree videos with AmbiX audio"
+    _add_build(
+        commands.add_parser("build", help="build clips of recordings: 360-degree video, or ready pairs")
     )
-    folder.add_argument(
-        "folder", type=Path, help="NAME.mp4 with a 4-channel track, or NAME.flac / NAME.wav beside"
-    )
-    folder.add_argument("--licence", default="unknown", help="recorded in each row (default: unknown)")
-    folder.add_argument("--provenance", default="", help="recorded in each row, beside the file's name")
-    folder.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
-    folder.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
-    _shared(folder)
-    folder.set_defaults(run=_build)
+    for name, (_, words) in _OTHERS.items():
+        other = commands.add_parser(name, help=words, add_help=False)
+        other.add_argument("rest", nargs=argparse.REMAINDER)
+
+    counts = commands.add_parser("status", help="how far a build is, and what it has left out")
+    counts.add_argument("folder", type=Path)
+    counts.set_defaults(run=_status)
+    ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
+    _add_decisions(ahead)
+    ahead.set_defaults(run=_filter)
+    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    _add_decisions(final)
+    final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
+    final.set_defaults(run=_finalize)
 
     check = commands.add_parser("validate", help="check a dataset: columns, media, truth, splits")
     check.add_argument("folder", type=Path)
     check.add_argument("--quick", action="store_true", help="do not decode video and audio")
     check.set_defaults(run=_validate)
     return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="where the recordings lie")
+    parser.add_argument(
+        "--source",
+        choices=("folder", "sphere360", "fairplay", "perspective"),
+        default="folder",
+        help="folder: 360-degree videos with ambisonics (default); sphere360, fairplay: those corpora; "
+        "perspective: videos that have their binaural or stereo sound",
+    )
+    parser.add_argument("--licence", help="recorded in each row (default: unknown)")
+    parser.add_argument("--provenance", help="recorded in each row, beside the file's name")
+    parser.add_argument("--channels", help="ambisonic order where no file states it: ambix, fuma, ...")
+    parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
+    parser.add_argument(
+        "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
+    )
+    parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
+    parser.add_argument(
+        "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
+    )
+    parser.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
+    parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
+    parser.add_argument(
+        "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
+    )
+    parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
+    parser.add_argument(
+        "--denoiser", metavar="NAME", help="wiener, or package.module:function (default: none)"
+    )
+    for action, words in (
+        ("reject", "drop clips that this filter finds"),
+        ("mark", "keep them and say so"),
+        ("off", "do not look"),
+    ):
+        parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
+    parser.add_argument(
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    _shared(parser)
+    parser.set_defaults(run=_build)
+
+
+def _add_decisions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--decisions",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of another reviewer, beside DIR/decisions.jsonl; may be repeated",
+    )
 
 
 def _shared(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +164,16 @@ def _not_negative(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WxH, such as 640x360, got '{text}'")
+    size = int(width), int(height)
+    if any(side < 16 or side % 2 for side in size):
+        raise argparse.ArgumentTypeError(f"sides must be even and at least 16, got {text}")
+    return size
 
 
 def _synth(options: argparse.Namespace) -> int:
@@ -131,29 +209,120 @@ def _listing(folder: Path | None) -> str:
 
 def _build(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build import BuildConfig
-    from bi_audio_dataset.sources.folder import FolderSource
 
     if not options.clip_s > 0:
         raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
-    source = FolderSource(options.folder, licence=options.licence, provenance=options.provenance)
-    return _run(source, options, BuildConfig(seed=options.seed, clip_s=options.clip_s, sofa=options.sofa))
+    source = _source(options)
+    config = BuildConfig(
+        seed=options.seed,
+        clip_s=options.clip_s,
+        width=options.size[0],
+        height=options.size[1],
+        views_per_recording=options.views,
+        sofa=options.sofa,
+        denoiser=options.denoiser,
+        selection=_selection(options),
+    )
+    if options.dry_run:
+        from bi_audio_dataset.status import forecast
+
+        print("\n".join(forecast(source.recording_ids(), options.output)))
+        return 0
+    return _run(source, options, config, finalize=not options.review)
 
 
-def _run(source, options: argparse.Namespace, config, settings: dict | None = None) -> int:
+def _selection(options: argparse.Namespace):
+    from bi_audio_dataset.filters import SelectionConfig
+
+    selection = SelectionConfig()
+    if options.source == "fairplay":  # its published splits stay as they are, though scenes recur in them
+        selection = replace(selection, duplicate=replace(selection.duplicate, keep_together=False))
+    actions = {}
+    for action in ("reject", "mark", "off"):
+        for name in getattr(options, action):
+            if actions.setdefault(name, action) != action:
+                raise UserError(f"filter '{name}' is given both --{actions[name]} and --{action}: choose one")
+    return selection.with_actions(actions)
+
+
+def _source(options: argparse.Namespace):
+    """The source that --source names. UserError for a flag that is about another one."""
+    given = {
+        "licence": options.licence,
+        "provenance": options.provenance,
+        "channels": options.channels,
+        "lists": options.lists,
+        "number": options.fairplay_split,
+        "sound": options.sound,
+        "hfov_deg": options.hfov_deg,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    module, name = {
+        "folder": ("folder", "FolderSource"),
+        "sphere360": ("sphere360", "Sphere360Source"),
+        "fairplay": ("fairplay", "FairPlaySource"),
+        "perspective": ("perspective", "PerspectiveSource"),
+    }[options.source]
+    source = getattr(importlib.import_module(f"bi_audio_dataset.sources.{module}"), name)
+    known = {field.name for field in fields(source)}
+    for flag in given:
+        if flag not in known:
+            shown = {"number": "--fairplay-split"}.get(flag, f"--{flag.replace('_', '-')}")
+            raise UserError(f"{shown} is not for --source {options.source}: leave it out")
+    return source(options.folder, **given)
+
+
+def _run(
+    source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
+) -> int:
     from bi_audio_dataset.build import build
 
-    result = build(source, options.output, config, workers=options.workers, settings=settings)
-    if result.figures is None:
+    result = build(
+        source, options.output, config, workers=options.workers, settings=settings, finalize=finalize
+    )
+    if result.already_complete:
         print(f"{options.output}: already complete, nothing to do")
         return 0
+    for problem in result.problems:
+        print(problem, file=sys.stderr)
+    if result.figures is None:
+        print(f"{options.output}: {result.waiting} clips wait for caption, review and finalize")
+        return _skipped(result.skipped)
     clips = ", ".join(f"{count} {split}" for split, count in sorted(result.figures.clips.items()))
     print(f"{options.output}: {clips} clips, {result.figures.seconds / 3600:.2f} h")
-    if result.skipped:
-        print(
-            f"error: {len(result.skipped)} recordings skipped: {', '.join(result.skipped)}", file=sys.stderr
-        )
-        return 2
+    return _skipped(result.skipped)
+
+
+def _skipped(skipped: dict[str, str]) -> int:
+    if not skipped:
+        return 0
+    print(f"error: {len(skipped)} recordings skipped: {', '.join(skipped)}", file=sys.stderr)
+    return 2
+
+
+def _status(options: argparse.Namespace) -> int:
+    from bi_audio_dataset.status import status
+
+    print("\n".join(status(options.folder)))
     return 0
+
+
+def _filter(options: argparse.Namespace) -> int:
+    return _finalize(options, write=False)
+
+
+def _finalize(options: argparse.Namespace, write: bool = True) -> int:
+    from bi_audio_dataset.finalize import finalize
+    from bi_audio_dataset.status import report
+
+    done = finalize(options.folder, options.decisions, keep=write and options.keep, write=write)
+    for problem in done.problems:
+        print(problem, file=sys.stderr)
+    print("\n".join(report(done.tally)))
+    if done.figures is not None:
+        clips = ", ".join(f"{count} {split}" for split, count in sorted(done.figures.clips.items()))
+        print(f"{options.folder}: {clips} clips, {done.figures.bytes / 1e6:.1f} MB")
+    return 2 if done.problems else 0
 
 
 def _validate(options: argparse.Namespace) -> int:

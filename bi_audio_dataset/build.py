@@ -1,10 +1,14 @@
 """The pipeline: recordings of a source -> clips -> Parquet shards. Resumable; the same bytes for any workers.
 
 DIR/build.json                what is being built; another build into the same folder is refused
-DIR/.work/parts/<id>.parquet  finished recordings, written beside and renamed; gone when the build is complete
+DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, by one rename
+DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished, quarantine
+included
 DIR/.work/scratch/            what a recording needs while it is made
-DIR/data/*.parquet            the shards; the folder appears whole, by one rename
-DIR/README.md                 the dataset card
+DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
+
+What `finalize` makes of it: finalize.py. The unit of work is a recording, a pure function of (recording,
+config, seed, renderings asked for): a part that is lost or half written is simply made again.
 """
 
 from __future__ import annotations
@@ -21,18 +25,23 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from bi_audio_dataset.clip import BuildConfig, ClipMaker, load_hrirs
+from bi_audio_dataset import manifest
+from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable, load_hrirs
+from bi_audio_dataset.finalize import finalize as finalize_folder
+from bi_audio_dataset.review import decisions, evidence
 from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
-from bi_audio_dataset.shards import Figures, card, write_rows, write_shards
+from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
+from bi_audio_dataset.shards import Figures, read_manifest, write_rows
 from bi_audio_dataset.sources.base import Source
+from bi_audio_dataset.workplace import JOURNAL, PARTS, WORK, part_path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -40,15 +49,27 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 @dataclass(frozen=True)
 class BuildResult:
-    """figures is None if the folder was complete already; skipped: recording id -> why it was unusable."""
+    """figures is None if nothing was published: the folder was complete already, or its clips wait for
+    review. skipped: recording id -> why it is in quarantine; waiting: clips in DIR/.work for finalize."""
 
     output: Path
     figures: Figures | None = None
     skipped: dict[str, str] = field(default_factory=dict)
+    waiting: int = 0
+    problems: tuple[str, ...] = ()
 
     @property
     def already_complete(self) -> bool:
-        return self.figures is None
+        return self.figures is None and not self.waiting
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a unit of work needs beside the recording: renders {clip id: rendering asked for by a reviewer};
+    evidence_folder: where the review page finds what it shows, None to keep nothing."""
+
+    renders: dict[str, int] = field(default_factory=dict)
+    evidence_folder: Path | None = None
 
 
 def build(
@@ -58,14 +79,18 @@ def build(
     workers: int = 1,
     progress: bool = True,
     settings: dict[str, Any] | None = None,
+    finalize: bool = True,
 ) -> BuildResult:
     """Build the dataset of a source into a folder, or finish a build that was interrupted there.
 
     workers: processes, each with one thread; 0 runs in this process. The bytes do not depend on it (0 keeps
     this process's own thread settings, which may change the last bits of linear algebra).
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
-    A recording that raises UserError is skipped and reported; if none is left, UserError.
-    Raises UserError also where the folder holds another build, or is being built by another process.
+    finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
+    asked for another camera path are made anew.
+    A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next
+    run; if none is left, UserError. Raises UserError also where the folder holds another build, or is being
+    built by another process.
     """
     config = config or BuildConfig()
     output = Path(output)
@@ -73,27 +98,34 @@ def build(
     check_ids(ids)
     if config.sofa is not None:
         load_hrirs(config)  # a bad file is better refused here than in each worker
-    record = build_settings(source, ids, config, settings)
-    claim(output, record)
-    work = output / ".work"
-    if (output / "data").is_dir():
-        shutil.rmtree(work, ignore_errors=True)
+    claim(output, build_settings(source, ids, config, settings))
+    work = output / WORK
+    if (output / "data").is_dir() and (finalize or not (work / PARTS).is_dir()):
+        if finalize:
+            shutil.rmtree(work, ignore_errors=True)
         return BuildResult(output)
 
-    parts = work / "parts"
+    parts = work / PARTS
     parts.mkdir(parents=True, exist_ok=True)
     with _lock(work / "lock", output):
-        skipped = _make_parts(source, ids, config, parts, workers, progress)
-        made = [part for part in (_part(parts, i) for i in ids) if part.exists()]
-        if not made:
-            reasons = "; ".join(sorted(set(skipped.values()))[:3]) or "the source has no recordings"
-            raise UserError(f"no clip could be built into '{output}': {reasons}")
-        shutil.rmtree(work / "data", ignore_errors=True)
-        figures = write_shards(work / "data", made, config.rows_per_shard)
-        (output / "README.md").write_text(card(f"BiAudio: {source.name}", figures, record))
-        os.replace(work / "data", output / "data")
-        shutil.rmtree(work)
-    return BuildResult(output, figures, skipped)
+        asked = Asked(_renders(output), None if finalize else output)
+        _make_parts(source, ids, config, parts, workers, progress, asked)
+        entries = index_rows(work / JOURNAL)
+        skipped = {e.id: "; ".join(e.reasons.values()) for e in entries.values() if not e.built}
+        if not finalize:
+            waiting = sum(clip.accepted for entry in entries.values() if entry.built for clip in entry.clips)
+            if not waiting:
+                reasons = "; ".join(sorted(set(skipped.values()))[:3]) or f"see {WORK}/{JOURNAL}"
+                raise UserError(f"no clip could be built into '{output}': {reasons}")
+            return BuildResult(output, None, skipped, waiting)
+        done = finalize_folder(output)
+    return BuildResult(output, done.figures, skipped, 0, tuple(done.problems))
+
+
+def _renders(output: Path) -> dict[str, int]:
+    """Clip id -> rendering that reviewers have asked for, where that is not the first."""
+    verdicts = decisions.resolve(decisions.read(output / decisions.DECISIONS_FILE))
+    return {clip_id: verdict.render for clip_id, verdict in verdicts.items() if verdict.render}
 
 
 def check_ids(ids: list[str]) -> None:
@@ -134,7 +166,8 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
-        changes = list(_differences(found, settings))
+        default = json.loads(json.dumps({"config": asdict(BuildConfig())}))
+        changes = list(_differences(found, settings, default))
         if changes:
             raise UserError(
                 f"'{output}' holds another build ({'; '.join(changes[:3])}): "
@@ -149,17 +182,28 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
     _write_beside(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
+def _differences(found: Any, wanted: Any, default: Any, name: str = "") -> Iterator[str]:
+    """What differs, a line each. A setting that is not in `found`, which an older version wrote, was its
+    default."""
     if isinstance(found, dict) and isinstance(wanted, dict):
+        usual = default if isinstance(default, dict) else {}
         for key in sorted({*found, *wanted}):
-            yield from _differences(found.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+            there = found.get(key, usual.get(key))
+            yield from _differences(there, wanted.get(key), usual.get(key), f"{name}.{key}" if name else key)
     elif found != wanted:
         yield f"{name} is {found!r} there, {wanted!r} here"
 
 
 def _make_parts(
-    source: Source, ids: list[str], config: BuildConfig, parts: Path, workers: int, progress: bool
-) -> dict[str, str]:
+    source: Source,
+    ids: list[str],
+    config: BuildConfig,
+    parts: Path,
+    workers: int,
+    progress: bool,
+    asked: Asked,
+) -> None:
+    """Bring parts and journal to where each recording is either built as asked or in quarantine."""
     from tqdm import tqdm
 
     for leftover in parts.glob("*.tmp"):
@@ -167,8 +211,8 @@ def _make_parts(
     scratch = parts.with_name("scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    todo = [i for i in ids if not _part(parts, i).exists()]
-    skipped: dict[str, str] = {}
+    journal = parts.with_name(JOURNAL)
+    todo = _todo(ids, parts, journal, asked)
     with tqdm(
         total=len(ids),
         initial=len(ids) - len(todo),
@@ -178,20 +222,47 @@ def _make_parts(
         file=sys.stderr,
         smoothing=0.05,
     ) as bar:
-        for recording_id, reason in _run(source, todo, config, parts, workers):
-            if reason is not None:
-                skipped[recording_id] = reason
+        for recording_id, rows in _run(source, todo, config, parts, workers, asked):
+            manifest.append(journal, rows)
+            if rows[0]["decision"] != "built":
+                reason = "; ".join(rows[0]["reasons"].values())
                 bar.write(f"skipped {recording_id}: {reason}", file=sys.stderr)
             bar.update()
-    return skipped
+
+
+def _todo(ids: list[str], parts: Path, journal: Path, asked: Asked) -> list[str]:
+    """The recordings that are still to be made. Parts that the journal does not know, as a kill between the
+    two leaves them, are written into it."""
+    entries = index_rows(journal) if journal.exists() else {}
+    todo = []
+    for recording_id in ids:
+        part, entry = part_path(parts, recording_id), entries.get(recording_id)
+        if part.exists() and (entry is None or not entry.built):
+            rows = read_manifest(part)
+            if rows is not None:
+                manifest.append(journal, rows)
+                entry = _entry_of(rows)
+        if entry is None or not entry.built or not part.exists() or _outdated(entry, asked):
+            todo.append(recording_id)
+    return todo
+
+
+def _entry_of(rows: list[dict[str, Any]]) -> Entry:
+    entry = entry_of(rows[0], 0)
+    entry.clips += [clip_of(row, 0) for row in rows[1:]]
+    return entry
+
+
+def _outdated(entry: Entry, asked: Asked) -> bool:
+    return any(clip.render != asked.renders.get(clip.id, 0) for clip in entry.clips)
 
 
 def _run(
-    source: Source, todo: list[str], config: BuildConfig, parts: Path, workers: int
-) -> Iterator[tuple[str, str | None]]:
-    """Yield (recording id, reason it was skipped or None) as they finish."""
+    source: Source, todo: list[str], config: BuildConfig, parts: Path, workers: int, asked: Asked
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield (recording id, its manifest rows) as they finish."""
     if workers == 0:
-        task = _Task(source, config, parts)
+        task = _Task(source, config, parts, asked)
         for recording_id in todo:
             yield recording_id, task(recording_id)
         return
@@ -203,7 +274,7 @@ def _run(
             max(1, min(workers, len(todo))),
             context,
             initializer=_start_worker,
-            initargs=(source, config, parts),
+            initargs=(source, config, parts, asked),
         ) as pool,
     ):
         try:
@@ -226,7 +297,7 @@ def _run(
             raise
 
 
-def _finished(pending: dict) -> Iterator[tuple[str, str | None]]:
+def _finished(pending: dict) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         yield pending.pop(future), future.result()
@@ -235,37 +306,68 @@ def _finished(pending: dict) -> Iterator[tuple[str, str | None]]:
 class _Task:
     """Builds one recording into its part file. Lives once per process: the HRIR set is prepared once."""
 
-    def __init__(self, source: Source, config: BuildConfig, parts: Path) -> None:
-        self.source, self.parts = source, parts
+    def __init__(self, source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
+        self.source, self.parts, self.asked = source, parts, asked
         self.scratch = parts.with_name("scratch")
-        self.make = ClipMaker(config)
+        self.make = ClipMaker(config, evidence=asked.evidence_folder is not None)
 
-    def __call__(self, recording_id: str) -> str | None:
-        """None, or why the recording cannot be used."""
-        part = _part(self.parts, recording_id)
+    def __call__(self, recording_id: str) -> list[dict[str, Any]]:
+        """The recording's manifest rows, its own first. A recording that cannot be used has that row
+        alone."""
+        started_s = time.perf_counter()
+        split = self.source.split(recording_id)
+        if split not in SPLITS:
+            raise ValueError(f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}")
         try:
-            split = self.source.split(recording_id)
-            if split not in SPLITS:
-                raise ValueError(
-                    f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}"
-                )
             with tempfile.TemporaryDirectory(dir=self.scratch) as workdir:
                 recording = self.source.fetch(recording_id, Path(workdir))
-                records = self.make(recording, self.source.name, split)
-        except UserError as error:
-            if getattr(error.__cause__, "errno", None) in DISK_FULL:
-                raise  # the machine's fault: skipping would lose good recordings
-            return str(error)
+                made = self.make.make(recording, self.source.name, split, self.asked.renders)
+        except Unusable as error:
+            return [self._quarantine(recording_id, split, error.reasons, error.measures)]
+        except MemoryError:
+            raise
+        except Exception as error:
+            # the machine's fault: skipping would lose good recordings
+            if _is_disk_full(error) or _is_disk_full(error.__cause__):
+                raise
+            known = isinstance(error, UserError)
+            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
+        rows = [{**made.recording, "clips": len(made.clips)}, *made.clips]
+        part = part_path(self.parts, recording_id)
         beside = part.with_name(part.name + ".tmp")
-        write_rows(beside, records)
+        write_rows(beside, made.records, rows)
+        for clip_id, found in made.evidence.items():
+            evidence.save(self.asked.evidence_folder, clip_id, found)
         os.replace(beside, part)
-        return None
+        rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
+        return rows
+
+    def _quarantine(
+        self, recording_id: str, split: str, reasons: dict[str, str], measures: dict[str, float] | None = None
+    ) -> dict[str, Any]:
+        part_path(self.parts, recording_id).unlink(missing_ok=True)
+        return {
+            "kind": "recording",
+            "id": recording_id,
+            "decision": "quarantine",
+            "reasons": reasons,
+            "marks": {},
+            "split": split,
+            "measures": measures or {},
+            "source_name": self.source.name,
+            "clips": 0,
+        }
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    return getattr(error, "errno", None) in DISK_FULL
 
 
 _task: _Task | None = None
 
 
-def _start_worker(source: Source, config: BuildConfig, parts: Path) -> None:
+def _start_worker(source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
     global _task
     import cv2
 
@@ -276,16 +378,12 @@ def _start_worker(source: Source, config: BuildConfig, parts: Path) -> None:
     if parent is not None:
         # a killed parent must not leave workers waiting for tasks for ever
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _task = _Task(source, config, parts)
+    _task = _Task(source, config, parts, asked)
 
 
-def _work(recording_id: str) -> str | None:
+def _work(recording_id: str) -> list[dict[str, Any]]:
     assert _task is not None, "worker not started"
     return _task(recording_id)
-
-
-def _part(parts: Path, recording_id: str) -> Path:
-    return parts / f"{quote(recording_id, safe='')}.parquet"
 
 
 def _write_beside(path: Path, text: str) -> None:

@@ -1,37 +1,49 @@
-"""One 360-degree recording in, clip records out: first direction, camera path, view, ears, truth, caption.
+"""One recording in, clips and manifest rows out: camera path, view, ears, truth, caption, and what was
+decided.
 
-All randomness of a clip comes from (seed, recording id, window), never from a worker or an order.
+All randomness of a clip comes from (seed, recording id, window, view, render), never from a worker or an
+order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from bi_audio_dataset import ambisonics, captions, media, sphere
+from bi_audio_dataset import captions, media
+from bi_audio_dataset import filters as rules
 from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
+from bi_audio_dataset.duplicates import audio_fingerprint, to_text
+from bi_audio_dataset.filters import Finding, SelectionConfig
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
-from bi_audio_dataset.schema import (
-    AUDIO_RATE_HZ,
-    TRUTH_RATE_HZ,
-    CameraTrack,
-    ClipRecord,
-    Filters,
-    SourceTruth,
-    SourceView,
-    TruthTrack,
-    UserError,
-    in_view,
-)
+from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
+from bi_audio_dataset.manifest import STAGE_VERSIONS
+from bi_audio_dataset.picture import PictureProbe
+from bi_audio_dataset.plugins import load_plugins
+from bi_audio_dataset.render import denoise, true_peak
+from bi_audio_dataset.review.evidence import Evidence, collect
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack, ClipRecord, Filters, TruthTrack, UserError
+from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
 from bi_audio_dataset.sources.base import Recording
-from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig, random_path
-from bi_audio_dataset.viewport import Viewport
+from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig, path_from_energy
+from bi_audio_dataset.truth import caption_of, view_truth
+from bi_audio_dataset.views import film_size, recode_film, render_views, sampled
 
-QUIET = 1e-12
+__all__ = [
+    "BuildConfig",
+    "ClipMaker",
+    "caption_of",
+    "lr_difference",
+    "normalise_level",
+    "true_peak",
+    "view_truth",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class BuildConfig:
     trajectory: TrajectoryConfig = field(
         default_factory=lambda: TrajectoryConfig(first_yaw_offset_deg=25.0, first_pitch_offset_deg=8.0)
     )
+    views_per_recording: int = 1  # of each window, each with a camera path of its own
     hfov_fixed_deg: float = 90.0
     hfov_fixed_probability: float = 0.5
     hfov_range_deg: tuple[float, float] = (50.0, 110.0)
@@ -59,10 +72,18 @@ class BuildConfig:
     rms_dbfs: float = -20.0
     true_peak_dbfs: float = -1.0
     max_gain_db: float = 40.0
+    level_measure: str = "rms"  # or "lufs": rms_dbfs is then a loudness
+    denoiser: str | None = None  # of the field, before all else (render.load_denoiser)
     # caption: an object is visible if it is on view in this part of the frames in which it sounds
     visible_fraction: float = 0.3
     active_db: float = -40.0
+    # which clips stay; the default drops none
+    selection: SelectionConfig = field(default_factory=SelectionConfig.measured)
     rows_per_shard: int = 100
+
+    def __post_init__(self) -> None:
+        if self.views_per_recording < 1:
+            raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
 
     @property
     def num_frames(self) -> int:
@@ -73,112 +94,330 @@ class BuildConfig:
         return round(self.clip_s * AUDIO_RATE_HZ)
 
 
-class ClipMaker:
-    """Turns recordings into clips; holds what is the same for all: the HRIR set and its decoder."""
+@dataclass
+class Made:
+    """What a recording gave: the clips that stay, and one manifest row for it and for each clip, kept or
+    not."""
 
-    def __init__(self, config: BuildConfig) -> None:
-        self.config = config
+    records: list[ClipRecord] = field(default_factory=list)
+    recording: dict[str, Any] = field(default_factory=dict)
+    clips: list[dict[str, Any]] = field(default_factory=list)
+    # what the review page shows of a clip's recording, by clip id; empty unless it was asked for
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+
+
+class Unusable(UserError):
+    """A recording that is put into quarantine. reasons: {filter: words}; measures: what was found."""
+
+    def __init__(self, reasons: dict[str, str], measures: dict[str, float]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons, self.measures = reasons, measures
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One window of a recording, before any view of it. audio (C, num_samples) as recorded."""
+
+    recording: Recording
+    source_name: str
+    split: str
+    number: int
+    clip_id: str
+    start_s: float
+    audio: np.ndarray
+    findings: list[Finding]
+
+
+class ClipMaker:
+    """Turns recordings into clips; holds what is the same for all: the HRIR set, its decoder, filter
+    models."""
+
+    def __init__(self, config: BuildConfig, evidence: bool = False) -> None:
+        self.config, self.evidence = config, evidence
         self.hrirs = load_hrirs(config)
         self.decoder = BinauralDecoder(self.hrirs)
+        self.plugins = load_plugins(config.selection)
 
     def __call__(self, recording: Recording, source_name: str, split: str) -> list[ClipRecord]:
-        """All whole windows of clip_s, from time 0. UserError if the recording is shorter than one."""
-        foa, _ = media.read_audio(recording.audio_path, AUDIO_RATE_HZ)
-        if foa.shape[0] < 4:
-            raise UserError(
-                f"'{recording.audio_path.name}' has {foa.shape[0]} audio channels, expected at least 4 "
-                "(AmbiX: W, Y, Z, X): give the recording's ambisonic track"
+        """The clips of `make`."""
+        return self.make(recording, source_name, split).records
+
+    def make(
+        self, recording: Recording, source_name: str, split: str, renders: dict[str, int] | None = None
+    ) -> Made:
+        """All whole windows of clip_s, from time 0, that the filters leave.
+
+        A recording of kind "pair" has its own perspective picture and two ears: nothing is rendered.
+        renders: {clip id: which rendering is asked for}; a reviewer who wants another camera path asks for
+        the next. UserError if the recording as a whole is of no use: too short, damaged, not what it should
+        be.
+        """
+        config, pair = self.config, recording.kind == "pair"
+        info = media.probe(recording.video_path)
+        sound = RecordingSound(recording)
+        common_s = min(sound.duration_s, info.duration_s)
+        whole = self._whole_findings(sound, info.duration_s, pair)
+        judged = rules.verdict(whole)
+        starts_s = window_starts(recording.stretches, common_s, config.clip_s)
+        if not starts_s:
+            why = f"recording '{recording.recording_id}' lasts {common_s:.2f} s"
+            why += ", of which no stretch holds" if recording.stretches else ", shorter than"
+            reasons = {"too_short": f"{why} one clip of {config.clip_s:g} s"}
+            raise Unusable(reasons, judged.measures | {"too_short.duration_s": round(common_s, 3)})
+        if not judged.accepted:
+            named = {name: f"'{recording.recording_id}': {why}" for name, why in judged.reasons.items()}
+            raise Unusable(named, judged.measures)
+        made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
+        for number, start_s in enumerate(starts_s):
+            many = len(starts_s) > 1
+            clip_id = f"{recording.recording_id}-{number:04d}" if many else recording.recording_id
+            audio = sound.read(start_s, config.num_samples)
+            if not pair:
+                audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
+            window = _Window(recording, source_name, split, number, clip_id, start_s, audio, whole)
+            (self._pair if pair else self._panorama)(window, made, renders or {})
+        return made
+
+    def _panorama(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
+        config, foa = self.config, window.audio
+        findings = [*window.findings, *self._sound_findings(foa)]
+        if not rules.verdict(findings).accepted:
+            made.clips.append(self._row(window, findings))
+            return
+        plans = [self._plan(window, view, renders) for view in range(config.views_per_recording)]
+        times_s = window.start_s + np.arange(config.num_frames) / config.fps
+        probe = self._probe(len(times_s), panorama=True)
+        cameras = [(path.rotations(), hfov_deg) for _, _, hfov_deg, path, _ in plans]
+        videos = render_views(window.recording.video_path, times_s, cameras, config, probe)
+        findings += probe.findings()
+        prints = self._fingerprint(foa[0], probe)
+        for (clip_id, draw, hfov_deg, path, facing), video in zip(plans, videos, strict=True):
+            rotations = path.rotations()
+            ears = render_binaural(foa, self.decoder, rotations, config.fps, AUDIO_RATE_HZ)
+            ears, gain_db = normalise_level(ears, config)
+            truth = TruthTrack(
+                sources=tuple(
+                    view_truth(t, window.start_s, rotations, hfov_deg, config) for t in window.recording.truth
+                )
             )
-        foa = foa[:4]
-        # encoders may drop the last packet: a tenth of a second of silence is forgiven
-        windows = int((foa.shape[1] + AUDIO_RATE_HZ // 10) // self.config.num_samples)
-        if windows == 0:
-            raise UserError(
-                f"recording '{recording.recording_id}' lasts {foa.shape[1] / AUDIO_RATE_HZ:.2f} s, "
-                f"shorter than one clip of {self.config.clip_s:g} s"
+            record = self._record(
+                window,
+                id=clip_id,
+                video=video,
+                audio=encode_flac(ears),
+                caption=caption_of(truth, config),
+                width=config.width,
+                height=config.height,
+                hfov_deg=hfov_deg,
+                camera=camera_track(path),
+                truth=truth,
+                hrir_set=self.hrirs.name,
+                hrir_symmetric=bool(self.hrirs.symmetric),
+                filters=self._figures(ears, gain_db, facing["confidence"]),
             )
-        return [self._clip(recording, foa, window, windows, source_name, split) for window in range(windows)]
+            more = {"draw": draw, "direction": facing}
+            kept = self._add(made, window, findings, record, ears, prints, more)
+            if kept and self.evidence and probe.middle is not None:
+                made.evidence[clip_id] = collect(probe.middle, foa, AUDIO_RATE_HZ, draw["render"])
 
-    def _clip(
-        self, recording: Recording, foa: np.ndarray, window: int, windows: int, source_name: str, split: str
-    ) -> ClipRecord:
-        config = self.config
-        rng = clip_rng(config.seed, recording.recording_id, window)
-        start_s = window * config.clip_s
-        foa = _fit(foa[:, round(start_s * AUDIO_RATE_HZ) :], config.num_samples)
-
-        hfov_deg = choose_hfov(rng, config)
-        azimuth, elevation, confidence = ambisonics.max_energy_direction(foa, AUDIO_RATE_HZ)
-        yaw = first_yaw(rng, azimuth, config)
-        # a recording whose energy points far up or down is still looked at from near the horizon
-        first_pitch = float(np.clip(elevation, *np.radians(config.trajectory.pitch_range_deg)))
-        limits = config.trajectory.within_view(hfov_deg, math.degrees(first_pitch))
-        path = random_path(rng, config.num_frames, config.fps, yaw, first_pitch, limits)
-        rotations = path.rotations()
-
-        video = self._render_video(recording, start_s, rotations, hfov_deg)
-        ears = render_binaural(foa, self.decoder, rotations, config.fps, AUDIO_RATE_HZ)
-        ears, gain_db = normalise_level(ears, config)
-
-        truth = TruthTrack(
-            sources=tuple(view_truth(t, start_s, rotations, hfov_deg, config) for t in recording.truth)
-        )
-        return ClipRecord(
-            id=recording.recording_id if windows == 1 else f"{recording.recording_id}-{window:04d}",
-            recording_id=recording.recording_id,
-            split=split,
+    def _pair(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
+        config, recording = self.config, window.recording
+        findings = [*window.findings, *self._sound_findings(window.audio)]
+        if not rules.verdict(findings).accepted:
+            made.clips.append(self._row(window, findings))
+            return
+        info = media.probe(recording.video_path)
+        width, height = film_size(info.width, info.height, config)
+        times_s = window.start_s + np.arange(config.num_frames) / config.fps
+        probe = self._probe(len(times_s), panorama=False)
+        video = recode_film(recording.video_path, times_s, (width, height), config, probe)
+        findings += probe.findings()
+        ears, gain_db = normalise_level(window.audio, config)
+        stated = recording.hfov_deg
+        record = self._record(
+            window,
+            id=window.clip_id,
             video=video,
             audio=encode_flac(ears),
-            caption=caption_of(truth, config),
-            duration_s=config.clip_s,
-            width=config.width,
-            height=config.height,
-            fps=config.fps,
-            hfov_deg=hfov_deg,
-            camera=camera_track(path),
-            truth=truth,
-            hrir_set=self.hrirs.name,
-            hrir_symmetric=bool(self.hrirs.symmetric),
-            room=recording.room,
-            source_name=source_name,
-            provenance=recording.provenance,
-            licence=recording.licence,
-            filters=Filters(
-                lr_difference=lr_difference(ears),
-                direction_confidence=float(confidence),
-                level_gain_db=gain_db,
-                rms_dbfs=_db(math.sqrt(float(np.mean(np.square(ears, dtype=np.float64))))),
-                true_peak_dbfs=_db(true_peak(ears)),
-            ),
+            caption=str(recording.attributes.get("caption") or captions.compose([], [])),
+            width=width,
+            height=height,
+            # a lens that nobody knows counts as the usual one; the manifest says so
+            hfov_deg=float(stated or config.hfov_fixed_deg),
+            camera=camera_track(CameraPath.fixed(config.num_frames, config.fps)),
+            truth=TruthTrack(),
+            hrir_set=recording.ears,
+            hrir_symmetric=False,
+            filters=self._figures(ears, gain_db, 0.0),
+        )
+        prints = self._fingerprint(window.audio.mean(axis=0), probe)
+        more = {"draw": {"render": renders.get(window.clip_id, 0)}, "hfov_known": stated is not None}
+        self._add(made, window, findings, record, ears, prints, more)
+
+    def _whole_findings(self, sound: RecordingSound, video_s: float, pair: bool) -> list[Finding]:
+        chosen = self.config.selection
+        power = sound.power()
+        found = [rules.lengths(sound.duration_s, video_s, chosen.length_mismatch)]
+        if not pair:
+            found += rules.channels(power, chosen.dead_channel, chosen.planar)
+        return [finding for finding in found if finding.action != "off"]
+
+    def _plan(
+        self, window: _Window, view: int, renders: dict[str, int]
+    ) -> tuple[str, dict[str, int], float, CameraPath, dict[str, Any]]:
+        """(clip id, what its random numbers come from, hfov_deg, camera path, direction of most energy)."""
+        config = self.config
+        clip_id = window.clip_id if config.views_per_recording == 1 else f"{window.clip_id}-v{view}"
+        render = renders.get(clip_id, 0)
+        draw = {"seed": config.seed, "window": window.number, "view": view, "render": render}
+        rng = clip_rng(config.seed, window.recording.recording_id, window.number, view, render)
+        hfov_deg = choose_hfov(rng, config)
+        path, facing = plan_camera(rng, window.audio, hfov_deg, config)
+        return clip_id, draw, hfov_deg, path, facing
+
+    def _sound_findings(self, audio: np.ndarray) -> list[Finding]:
+        chosen = self.config.selection
+        found = []
+        if chosen.silent.action != "off":
+            found.append(rules.silence(audio, AUDIO_RATE_HZ, chosen.silent))
+        if chosen.clipped.action != "off":
+            found.append(rules.clipping(audio, chosen.clipped))
+        return found
+
+    def _probe(self, num_frames: int, panorama: bool) -> PictureProbe:
+        config = self.config
+        count = len(sampled(num_frames, config.fps, config.selection.static.rate_hz))
+        return PictureProbe(config.selection, count, panorama)
+
+    def _fingerprint(self, mono: np.ndarray, probe: PictureProbe) -> dict[str, str]:
+        if self.config.selection.duplicate.action == "off":
+            return {}
+        return to_text(probe.hashes(), audio_fingerprint(mono, AUDIO_RATE_HZ))
+
+    def _figures(self, ears: np.ndarray, gain_db: float, confidence: float) -> Filters:
+        return Filters(
+            lr_difference=lr_difference(ears),
+            direction_confidence=float(confidence),
+            level_gain_db=gain_db,
+            rms_dbfs=rms_dbfs(ears),
+            true_peak_dbfs=decibel(true_peak(ears)),
         )
 
-    def _render_video(
-        self, recording: Recording, start_s: float, rotations: np.ndarray, hfov_deg: float
-    ) -> bytes:
-        config = self.config
-        times_s = start_s + np.arange(config.num_frames) / config.fps
+    def _record(self, window: _Window, **fields: Any) -> ClipRecord:
+        recording = window.recording
+        return ClipRecord(
+            recording_id=recording.recording_id,
+            split=window.split,
+            duration_s=self.config.clip_s,
+            fps=self.config.fps,
+            room=recording.room,
+            source_name=window.source_name,
+            provenance=recording.provenance,
+            licence=recording.licence,
+            **fields,
+        )
 
-        def views():
-            viewport, done = None, 0
-            for block in media.iter_frames(recording.video_path, times_s):
-                for frame, rotation in zip(block, rotations[done : done + len(block)], strict=True):
-                    if viewport is None:
-                        viewport = Viewport(
-                            config.width,
-                            config.height,
-                            math.radians(hfov_deg),
-                            frame.shape[1],
-                            frame.shape[0],
-                        )
-                    yield viewport.render(frame, rotation)
-                done += len(block)
+    def _add(
+        self,
+        made: Made,
+        window: _Window,
+        findings: list[Finding],
+        record: ClipRecord,
+        ears: np.ndarray,
+        prints: dict[str, str],
+        more: dict[str, Any],
+    ) -> bool:
+        """The last filters, which hear the finished clip; then its row and, if it stays, the clip itself."""
+        chosen = self.config.selection
+        findings = list(findings)
+        if chosen.weak_cue.action != "off":
+            findings.append(rules.weak_cue(record.filters.lr_difference, chosen.weak_cue))
+        if self.plugins and rules.verdict(findings).accepted:
+            frames = _frames_of(record)
+            findings += [plugin.judge(frames, ears, AUDIO_RATE_HZ) for plugin in self.plugins]
+        row = self._row(window, findings, record, {**more, "fingerprint": prints})
+        made.clips.append(row)
+        if row["decision"] == "accept":
+            made.records.append(record)
+        return row["decision"] == "accept"
 
-        return media.encode_video_bytes(views(), config.fps, crf=config.crf, preset=config.preset)
+    def _row(
+        self,
+        window: _Window,
+        findings: list[Finding],
+        record: ClipRecord | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The manifest row of a clip; of one that was given up before its views were made without
+        `record`."""
+        judged, recording = rules.verdict(findings), window.recording
+        row: dict[str, Any] = {
+            "kind": "clip",
+            "id": record.id if record else window.clip_id,
+            "recording_id": recording.recording_id,
+            "split": window.split,
+            "decision": "accept" if judged.accepted else "reject",
+            "reasons": judged.reasons,
+            "marks": judged.marks,
+            "start_s": round(window.start_s, 6),
+            "duration_s": self.config.clip_s,
+            "measures": judged.measures,
+            "source_name": window.source_name,
+            "licence": recording.licence,
+            "provenance": recording.provenance,
+            **(more or {}),
+        }
+        if record is not None:
+            row |= {
+                "caption": record.caption,
+                "hrir_set": record.hrir_set,
+                "width": record.width,
+                "height": record.height,
+                "hfov_deg": round(record.hfov_deg, 4),
+                "fps": record.fps,
+                "level_gain_db": round(record.filters.level_gain_db, 4),
+                "video": _file(record.video),
+                "audio": _file(record.audio),
+                "camera": {
+                    "rate_hz": record.camera.rate_hz,
+                    **{
+                        name: [round(x, 3) for x in getattr(record.camera, name)]
+                        for name in ("yaw_deg", "pitch_deg", "roll_deg")
+                    },
+                },
+            }
+        return row
 
 
-def clip_rng(seed: int, recording_id: str, window: int = 0) -> np.random.Generator:
+def plan_camera(
+    rng: np.random.Generator, foa: np.ndarray, hfov_deg: float, config: BuildConfig
+) -> tuple[CameraPath, dict[str, Any]]:
+    """A path that first looks near the direction of most energy, and that direction in degrees."""
+    path, aim = path_from_energy(
+        foa,
+        AUDIO_RATE_HZ,
+        config.num_frames,
+        config.fps,
+        rng,
+        config.trajectory,
+        hfov_deg=hfov_deg,
+        elsewhere_probability=config.random_yaw_probability,
+    )
+    facing = {
+        "azimuth_deg": round(math.degrees(aim.azimuth_rad), 3),
+        "elevation_deg": round(math.degrees(aim.elevation_rad), 3),
+        "confidence": round(float(aim.confidence), 6),
+        "elsewhere": aim.elsewhere,
+    }
+    return path, facing
+
+
+def clip_rng(
+    seed: int, recording_id: str, window: int = 0, view: int = 0, render: int = 0
+) -> np.random.Generator:
     """The clip's own random numbers."""
-    return np.random.default_rng(np.random.SeedSequence((seed, zlib.crc32(recording_id.encode()), window)))
+    key = (seed, zlib.crc32(recording_id.encode()), window)
+    return np.random.default_rng(np.random.SeedSequence(key + ((view, render) if view or render else ())))
 
 
 def load_hrirs(config: BuildConfig) -> HrirSet:
@@ -192,81 +431,9 @@ def choose_hfov(rng: np.random.Generator, config: BuildConfig) -> float:
     return float(config.hfov_fixed_deg if fixed else other)
 
 
-def first_yaw(rng: np.random.Generator, azimuth_rad: float, config: BuildConfig) -> float:
-    """Yaw before the trajectory's offset, radians. Draws two numbers whatever it returns."""
-    anywhere, any_yaw = rng.random() < config.random_yaw_probability, rng.uniform(-math.pi, math.pi)
-    return float(any_yaw if anywhere else azimuth_rad)
-
-
-def true_peak(audio: np.ndarray) -> float:
-    """Peak of the band-limited waveform, by fourfold oversampling (after ITU-R BS.1770). (C, N) -> linear."""
-    import soxr
-
-    upsampled = soxr.resample(audio.T, 1.0, 4.0, quality="HQ")
-    return float(max(np.abs(audio).max(initial=0), np.abs(upsampled).max(initial=0)))
-
-
-def normalise_level(ears: np.ndarray, config: BuildConfig) -> tuple[np.ndarray, float]:
-    """One gain for both ears, so ILD never changes: RMS to rms_dbfs, but true peak at most true_peak_dbfs and
-    gain at most max_gain_db. (2, N) -> (2, N) float32, gain in dB. Silence is left as it is."""
-    rms = math.sqrt(float(np.mean(np.square(ears, dtype=np.float64))))
-    if rms < QUIET:
-        return ears.astype(np.float32), 0.0
-    gain_db = min(
-        config.rms_dbfs - _db(rms), config.true_peak_dbfs - _db(true_peak(ears)), config.max_gain_db
-    )
-    return (ears * 10 ** (gain_db / 20)).astype(np.float32), float(gain_db)
-
-
-def lr_difference(ears: np.ndarray) -> float:
-    """sum((L-R)^2) / (2 sum(L^2+R^2)): 0 for equal ears, 0.5 for uncorrelated ones, 1 for opposite."""
-    left, right = ears.astype(np.float64)
-    total = float(np.sum(left**2 + right**2))
-    return float(np.sum((left - right) ** 2)) / (2 * total) if total > QUIET else 0.0
-
-
 def camera_track(path: CameraPath) -> CameraTrack:
     yaw, pitch, roll = (np.degrees(a).tolist() for a in (path.yaw_rad, path.pitch_rad, path.roll_rad))
     return CameraTrack(float(path.rate_hz), tuple(yaw), tuple(pitch), tuple(roll))
-
-
-def view_truth(
-    truth: SourceTruth, start_s: float, rotations: np.ndarray, hfov_deg: float, config: BuildConfig
-) -> SourceView:
-    """Truth of one window in the camera's frame. rotations (F, 3, 3) are camera-to-world at config.fps."""
-    count = round(config.clip_s * TRUTH_RATE_HZ)
-    first = round(start_s * TRUTH_RATE_HZ)
-    pick = np.clip(np.arange(first, first + count), 0, len(truth.azimuth_rad) - 1)
-    at = np.minimum(np.round(np.arange(count) / TRUTH_RATE_HZ * config.fps).astype(int), len(rotations) - 1)
-
-    world = sphere.direction(truth.azimuth_rad[pick], truth.elevation_rad[pick])
-    azimuth, elevation = sphere.angles(sphere.to_camera(world, rotations[at]))
-    on_view = in_view(azimuth, elevation, hfov_deg, config.width / config.height)
-    onsets = [t - start_s for t in truth.onset_s if start_s <= t < start_s + config.clip_s]
-    return SourceView(
-        class_name=truth.class_name,
-        member=truth.member,
-        caption=truth.caption,
-        azimuth_deg=_degrees(azimuth),
-        elevation_deg=_degrees(elevation),
-        lateral_deg=_degrees(sphere.lateral_angle(azimuth, elevation)),
-        distance_m=_floats(truth.distance_m[pick]),
-        size_deg=_degrees(truth.size_rad[pick]),
-        visible=tuple(bool(v) for v in on_view & (truth.on_screen_kind != "none")),
-        onset_s=_floats(onsets),
-        envelope_db=_floats(truth.envelope_db[pick]),
-    )
-
-
-def caption_of(truth: TruthTrack, config: BuildConfig) -> str:
-    """Which objects are heard, and which of them are seen. Objects that never sound are not named."""
-    visible, invisible = [], []
-    for view in truth.sources:
-        active = np.asarray(view.envelope_db) > config.active_db
-        if active.any():
-            seen = np.asarray(view.visible)[active].mean() >= config.visible_fraction
-            (visible if seen else invisible).append(view.caption)
-    return captions.compose(visible, invisible)
 
 
 def encode_flac(ears: np.ndarray) -> bytes:
@@ -278,18 +445,38 @@ def encode_flac(ears: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _fit(audio: np.ndarray, num_samples: int) -> np.ndarray:
-    audio = audio[:, :num_samples]
-    return np.pad(audio, ((0, 0), (0, num_samples - audio.shape[1])))
+def _recording_row(
+    recording: Recording, source_name: str, split: str, judged: rules.Verdict, common_s: float, windows: int
+) -> dict[str, Any]:
+    return {
+        "kind": "recording",
+        "id": recording.recording_id,
+        "decision": "built",
+        "reasons": {},
+        "marks": judged.marks,
+        "split": split,
+        "duration_s": round(common_s, 3),
+        "windows": windows,
+        "measures": judged.measures,
+        "source_name": source_name,
+        "licence": recording.licence,
+        "provenance": recording.provenance,
+        **({"group": recording.group} if recording.group else {}),
+        **({"stretches": [list(s) for s in recording.stretches]} if recording.stretches else {}),
+        "input": input_digest(recording),
+        "stages": STAGE_VERSIONS,
+    }
 
 
-def _db(value: float) -> float:
-    return 20 * math.log10(max(value, 1e-9))
+def _file(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _floats(values) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
+def _frames_of(record: ClipRecord) -> np.ndarray:
+    """Two pictures a second of a finished clip (T, H, W, 3)."""
+    import tempfile
 
-
-def _degrees(values) -> tuple[float, ...]:
-    return _floats(np.degrees(values))
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        file.write(record.video)
+        file.flush()
+        return media.read_frames(file.name, np.arange(0, record.duration_s, 0.5), num_threads=1)

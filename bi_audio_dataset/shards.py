@@ -6,16 +6,18 @@ paths. The schema carries the `huggingface` metadata, so `datasets.load_dataset(
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, ClipRecord, features
+from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, ClipRecord, UserError, features
 
 ROW_GROUP_ROWS = 25
+MANIFEST_KEY = b"bi_audio_manifest"
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Figures:
     seconds: float = 0.0
     sources: Counter = field(default_factory=Counter)  # clips by number of sounding objects
     off_screen: int = 0  # clips with an object that is never on view
+    bytes: int = 0  # of all shards
 
     def add(self, row: dict[str, Any]) -> None:
         self.clips[row["split"]] += 1
@@ -47,12 +50,31 @@ def arrow_schema():
     return features().arrow_schema
 
 
-def write_rows(path: Path, records: Iterable[ClipRecord]) -> None:
-    """One Parquet file of the records, in the given order."""
+def write_rows(
+    path: Path, records: Iterable[ClipRecord], manifest: list[dict[str, Any]] | None = None
+) -> None:
+    """One Parquet file of the records, in the given order.
+
+    manifest: rows that go into the file's metadata, so that a recording's clips and what was decided about it
+    appear together, by one rename. Shards carry none.
+    """
     import pyarrow as pa
 
     rows = [record.to_row() for record in records]
-    _write_table(path, pa.Table.from_pylist(rows, schema=arrow_schema()))
+    _write_table(path, pa.Table.from_pylist(rows, schema=arrow_schema()), manifest)
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]] | None:
+    """The manifest rows in a Parquet file's metadata; None where there are none or the file is no Parquet
+    file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = (pq.read_schema(path).metadata or {}).get(MANIFEST_KEY)
+        return None if found is None else json.loads(found)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -64,41 +86,72 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def write_shards(folder: Path, parts: list[Path], rows_per_shard: int) -> Figures:
-    """Gather part files (rows of one recording each) into folder/{split}-XXXXX-of-XXXXX.parquet, by id."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@dataclass(frozen=True)
+class Placed:
+    """A clip that is published: where it lies, and what finalize decided on. caption None: its own."""
 
-    index: dict[str, list[tuple[str, Path, int]]] = {split: [] for split in SPLITS}
-    for part in parts:
-        columns = pq.read_table(part, columns=["id", "split"]).to_pylist()
-        for number, row in enumerate(columns):
-            index[row["split"]].append((row["id"], part, number))
+    id: str
+    part: Path
+    split: str
+    caption: str | None = None
+
+
+def write_shards(folder: Path, placed: list[Placed], rows_per_shard: int) -> Figures:
+    """Gather clips from part files into folder/{split}-XXXXX-of-XXXXX.parquet, sorted by id."""
+    import pyarrow as pa
+
     folder.mkdir(parents=True)
     figures = Figures()
-    for split, entries in index.items():
-        entries.sort(key=lambda entry: entry[0])
-        starts = range(0, len(entries), rows_per_shard)
+    for split in SPLITS:
+        chosen = sorted((clip for clip in placed if clip.split == split), key=lambda clip: clip.id)
+        starts = range(0, len(chosen), rows_per_shard)
         for shard, start in enumerate(starts):
-            chosen = entries[start : start + rows_per_shard]
-            table = pa.concat_tables(pq.read_table(part).slice(number, 1) for _, part, number in chosen)
+            clips = chosen[start : start + rows_per_shard]
+            runs = [list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.part)]
+            table = pa.concat_tables(_pick(run) for run in runs)
             for row in table.drop_columns(["video", "audio"]).to_pylist():
                 figures.add(row)
-            name = f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
-            _write_table(folder / name, table.combine_chunks())
+            path = folder / f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
+            _write_table(path, table.combine_chunks())
+            figures.bytes += path.stat().st_size
     return figures
 
 
-def _write_table(path: Path, table) -> None:
+def _pick(clips: list[Placed]):
+    """The rows of some clips of one part, in their order, with split and caption as decided."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(clips[0].part)
+    place = {clip_id: number for number, clip_id in enumerate(table.column("id").to_pylist())}
+    missing = [clip.id for clip in clips if clip.id not in place]
+    if missing:
+        raise UserError(f"{clips[0].part}: lacks the clip '{missing[0]}': run the build again")
+    table = table.take([place[clip.id] for clip in clips])
+    captions = [
+        own if clip.caption is None else clip.caption
+        for clip, own in zip(clips, table.column("caption").to_pylist(), strict=True)
+    ]
+    for name, values in (("split", [clip.split for clip in clips]), ("caption", captions)):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, pa.string()))
+    return table
+
+
+def _write_table(path: Path, table, manifest: list[dict[str, Any]] | None = None) -> None:
     import pyarrow.parquet as pq
 
     # the schema's metadata must be the same for each shard, whatever the parts' reader added
-    table = table.replace_schema_metadata(arrow_schema().metadata)
+    metadata = dict(arrow_schema().metadata)
+    if manifest is not None:
+        metadata[MANIFEST_KEY] = json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()
+    table = table.replace_schema_metadata(metadata)
     pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
 
 
-def card(title: str, figures: Figures, settings: dict[str, Any]) -> str:
-    """README.md of a dataset: the YAML that names the splits' files, then the figures."""
+def card(title: str, figures: Figures, settings: dict[str, Any], selection: Sequence[str] = ()) -> str:
+    """README.md of a dataset: the YAML that names the splits' files, then the figures; selection: lines that
+    say what was left out and why."""
     splits = [split for split in SPLITS if figures.clips[split]]
     licences = sorted(figures.licences)
     yaml = ["---", f"pretty_name: {json.dumps(title)}", "task_categories:", "- other"]
@@ -152,6 +205,8 @@ def card(title: str, figures: Figures, settings: dict[str, Any]) -> str:
         "Licences: " + ", ".join(f"{name} ({figures.licences[name]} clips)" for name in licences) + ".",
     ]
     lines += ["Head-related impulse responses: " + ", ".join(sorted(figures.hrir_sets)) + "."]
+    if selection:
+        lines += ["", "## Selection", "", *selection]
     lines += [
         "",
         "Settings (`build.json`):",

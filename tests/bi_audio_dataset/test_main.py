@@ -20,6 +20,7 @@ def write_recording(folder, name="walk", azimuth_deg=45.0, channels=4, seconds=1
     signal = ticks(round(seconds * AUDIO_RATE_HZ), 0)
     foa = ambisonics.encode(signal, np.radians(azimuth_deg), 0.0)[:channels]
     media.write_audio(folder / f"{name}.flac", foa, AUDIO_RATE_HZ)
+    (folder / "ambisonics.json").write_text('{"channels": "ambix"}')
 
 
 def one_line(capsys) -> str:
@@ -70,7 +71,7 @@ def test_ambisonics_inside_the_video_file_are_found(tmp_path):
         film.mux(sound.encode(block))
         film.mux(sound.encode())
 
-    recording = FolderSource(tmp_path).fetch("film", tmp_path)
+    recording = FolderSource(tmp_path, channels="ambix").fetch("film", tmp_path)
     assert recording.audio_path == recording.video_path
     read, rate = media.read_audio(recording.audio_path)
     np.testing.assert_allclose(read, foa / 32768, atol=1e-6)
@@ -91,7 +92,7 @@ def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
     write_recording(films, "stereo", channels=2)
     assert main(["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]) == 2
     error = capsys.readouterr().err
-    assert "'stereo.flac' has 2 audio channels, expected at least 4" in error
+    assert "'stereo.flac' has 2 audio channels" in error and "expected 4 ambisonic ones" in error
     assert "error: 1 recordings skipped: stereo" in error
 
 

@@ -49,6 +49,7 @@ def test_sofa_file_is_the_head_that_hears(films, tmp_path):
     sofa.SourcePosition = np.stack([azimuth_deg, elevation_deg, np.full(len(keep), 1.5)], axis=1)
     sofar.write_sofa(tmp_path / "flat.sofa", sofa)
     command = ["build", str(films), "--clip-s", "1", "--sofa", str(tmp_path / "flat.sofa")]
+    command += ["--mark", "weak_cue"]  # such a head gives nothing else
     assert main([*command, "--output", str(tmp_path / "set")]) == 0
     row = first_row(tmp_path / "set")
     assert row["hrir_set"].startswith("flat")

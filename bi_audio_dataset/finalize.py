@@ -1,0 +1,218 @@
+"""From clips to a dataset: what was decided is applied, and shards, manifest and card are written.
+
+DIR/data/*.parquet    the shards; the folder appears whole, by one rename
+DIR/manifest.jsonl    a row for each recording and clip, published or not (manifest.py)
+DIR/README.md         the dataset card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset import captioning, manifest
+from bi_audio_dataset.duplicates import DuplicateFilter
+from bi_audio_dataset.review import decisions
+from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.selection import Entry, Fate, Plan, decide, index_rows
+from bi_audio_dataset.shards import Figures, Placed, card, write_shards
+from bi_audio_dataset.workplace import JOURNAL, PARTS, WORK, part_path
+
+REMOVALS = "removed.txt"
+
+
+@dataclass
+class Finalized:
+    """figures is None where nothing was written; problems: one line each, of what the user should look at."""
+
+    output: Path
+    tally: Tally
+    plan: Plan
+    figures: Figures | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        return self.plan.problems
+
+
+def plan_folder(folder: Path, more_decisions: Iterable[Path] = ()) -> tuple[dict[str, Entry], Plan]:
+    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl and more_decisions, DIR/captions.jsonl
+    and DIR/removed.txt (ids of clips or recordings, one to a line)."""
+    folder = Path(folder)
+    record = read_record(folder)
+    journal = folder / WORK / JOURNAL
+    if not journal.exists():
+        raise UserError(
+            f"'{folder}' holds no clips that wait: build it with --review, which keeps them for finalize"
+        )
+    entries = index_rows(journal)
+    rows = decisions.read(folder / decisions.DECISIONS_FILE)
+    for path in more_decisions:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file of decisions")
+        rows += decisions.read(Path(path))
+    removals = folder / REMOVALS
+    plan = decide(
+        entries,
+        DuplicateFilter(**record["config"]["selection"]["duplicate"]),
+        decisions.resolve(rows),
+        captioning.load_captions(folder),
+        read_removals(removals) if removals.exists() else (),
+    )
+    return entries, plan
+
+
+def finalize(
+    folder: Path, more_decisions: Iterable[Path] = (), keep: bool = False, write: bool = True
+) -> Finalized:
+    """Write the dataset of the clips that a build left in DIR/.work.
+
+    keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
+    The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again.
+    """
+    folder = Path(folder)
+    work, record = folder / WORK, read_record(folder)
+    entries, plan = plan_folder(folder, more_decisions)
+    lines = final_lines(work / JOURNAL, entries, plan.fates)
+    if not write:
+        return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
+    placed = [
+        placed_clip(work / PARTS, entry.id, clip.id, plan.fates[clip.id])
+        for entry in entries.values()
+        for clip in entry.clips
+        if entry.built and plan.fates[clip.id].decision == "accept"
+    ]
+    if not placed:
+        raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
+    tally = Tally()
+    manifest.write(work / "manifest.jsonl", _counted(lines, tally))
+    shutil.rmtree(work / "data", ignore_errors=True)
+    figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"])
+    selection = tally.lines() if tally.worth_telling else ()
+    (work / "README.md").write_text(card(f"BiAudio: {record['source']['name']}", figures, record, selection))
+    os.replace(work / "README.md", folder / "README.md")
+    os.replace(work / "manifest.jsonl", folder / "manifest.jsonl")
+    if (folder / "data").exists():
+        shutil.rmtree(work / "old", ignore_errors=True)
+        os.replace(folder / "data", work / "old")
+    os.replace(work / "data", folder / "data")
+    shutil.rmtree(work / "old" if keep else work, ignore_errors=True)
+    return Finalized(folder, tally, plan, figures)
+
+
+def placed_clip(parts: Path, recording_id: str, clip_id: str, fate: Fate) -> Placed:
+    return Placed(clip_id, part_path(parts, recording_id), fate.split, fate.caption)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """build.json of a folder. UserError if there is none."""
+    path = Path(folder) / "build.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"'{folder}' holds no build.json: expected a folder that `build` has made") from None
+    except ValueError as error:
+        raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
+
+
+def _why_none(entries: Mapping[str, Entry], plan: Plan) -> str:
+    reasons = {why for entry in entries.values() for why in entry.reasons.values()}
+    if not reasons:
+        counted = Counter(name for fate in plan.fates.values() for name in fate.reasons)
+        rejected = sum(not clip.accepted for entry in entries.values() for clip in entry.clips)
+        reasons = {f"{count} clips by '{name}'" for name, count in counted.items()}
+        reasons |= {f"{rejected} clips by the filters, see '{WORK}/{JOURNAL}'"} if rejected else set()
+    return "; ".join(sorted(reasons)[:3]) or "the source has no recordings"
+
+
+def _counted(lines: Iterable[str], tally: Tally) -> Iterator[str]:
+    for line in lines:
+        tally.add(manifest.split_line(line)[0])
+        yield line
+
+
+def final_lines(source: Path, entries: Mapping[str, Entry], fates: Mapping[str, Fate]) -> Iterator[str]:
+    """The lines of manifest.jsonl, by id: those of the journal with what was decided since."""
+    with open(source, "rb") as handle:
+
+        def line(offset: int) -> tuple[dict[str, Any], str]:
+            handle.seek(offset)
+            return manifest.split_line(handle.readline().decode())
+
+        for entry in entries.values():
+            row, tail = line(entry.offset)
+            row.pop("seconds", None)
+            yield manifest.join_line(row, tail)
+            if not entry.built:
+                continue
+            for clip in sorted(entry.clips, key=lambda clip: clip.id):
+                row, tail = line(clip.offset)
+                fate = fates[clip.id]
+                row |= {"decision": fate.decision, "split": fate.split}
+                row["reasons"], row["marks"] = row["reasons"] | fate.reasons, row["marks"] | fate.marks
+                if fate.caption is not None:
+                    row["caption"] = fate.caption
+                yield manifest.join_line(row, tail)
+
+
+@dataclass
+class Tally:
+    """Counts of a manifest: recordings and clips by decision, and by filter what it left out or marked."""
+
+    recordings: Counter = field(default_factory=Counter)
+    clips: Counter = field(default_factory=Counter)
+    reasons: Counter = field(default_factory=Counter)
+    quarantine: Counter = field(default_factory=Counter)
+    marks: Counter = field(default_factory=Counter)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if row["kind"] == "recording":
+            self.recordings[row["decision"]] += 1
+            self.quarantine.update(row["reasons"])
+        else:
+            self.clips[row["decision"]] += 1
+            self.reasons.update(row["reasons"])
+            self.marks.update(row["marks"])
+
+    @property
+    def worth_telling(self) -> bool:
+        return bool(self.reasons or self.quarantine or self.marks)
+
+    def lines(self) -> list[str]:
+        """Markdown for the card."""
+        total, built = sum(self.clips.values()), self.recordings["built"]
+        lines = [f"{self.clips['accept']} of {total} clips of {built} recordings are published."]
+        if self.recordings["quarantine"]:
+            lines[0] += f" {self.recordings['quarantine']} recordings could not be used."
+        lines[0] += " `manifest.jsonl` says why, clip by clip, with all measured values."
+        found = sorted({*self.reasons, *self.quarantine, *self.marks})
+        if found:
+            lines += ["", "| filter | recordings out | clips out | clips marked |", "|---|---|---|---|"]
+            lines += [
+                f"| {name} | {self.quarantine[name]} | {self.reasons[name]} | {self.marks[name]} |"
+                for name in found
+            ]
+        return lines
+
+
+def tally_of(rows: Iterable[Mapping[str, Any]]) -> Tally:
+    tally = Tally()
+    for row in rows:
+        tally.add(row)
+    return tally
+
+
+def read_removals(path: Path) -> set[str]:
+    """Ids of clips and recordings, one to a line; what follows '#' is a comment. UserError if it is not
+    there."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the removal list '{path}' cannot be read ({error})") from None
+    return {name for line in lines if (name := line.partition("#")[0].strip())}

@@ -1,0 +1,130 @@
+"""What is measured of a window's pictures while they pass: motion, projection, perceptual hashes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bi_audio_dataset.duplicates import HASHES, picture_hash
+from bi_audio_dataset.filters import Finding, ProjectionFilter, SelectionConfig, StaticFilter
+
+#: Pictures are measured at no more than this width.
+MEASURED_WIDTH = 512
+#: A picture flatter than this (standard deviation of grey values) has no hash worth comparing.
+FLAT = 3.0
+
+
+class PictureProbe:
+    """Fed with the source's pictures of one window (H, W, 3) u8 at StaticFilter.rate_hz, in order.
+
+    panorama: whether they ought to be equirectangular. Keeps small grey copies only, and one picture in
+    colour from the middle, at most MEASURED_WIDTH wide.
+    """
+
+    def __init__(self, config: SelectionConfig, count: int, panorama: bool = True) -> None:
+        self.config, self.panorama = config, panorama
+        self.size = (0, 0)
+        self._hashed = {round((i + 0.5) * count / HASHES - 0.5) for i in range(HASHES)} if count else set()
+        self.middle: NDArray[np.uint8] | None = None
+        self._middle = count // 2
+        self._seen = 0
+        self._last: NDArray[np.float32] | None = None
+        self._differences: list[float] = []
+        self._hashes: list[int] = []
+        self._flat = 0
+        self._shapes: list[dict[str, float]] = []
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        self.size = (frame.shape[1], frame.shape[0])
+        frame = small_picture(frame)
+        if self._seen == self._middle:
+            self.middle = frame.copy()
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        if self._last is not None:
+            self._differences.append(float(np.mean((grey - self._last) ** 2)))
+        if self._seen in self._hashed:
+            self._hashes.append(picture_hash(grey))
+            self._flat += float(grey.std()) < FLAT
+            if self.panorama:
+                self._shapes.append(projection_measures(grey))
+        self._last = grey
+        self._seen += 1
+
+    def hashes(self) -> list[int]:
+        """HASHES 64-bit hashes; [] if most of the pictures show nothing, or there were too few."""
+        enough = len(self._hashes) == HASHES and 2 * self._flat < HASHES
+        return self._hashes if enough else []
+
+    def findings(self) -> list[Finding]:
+        found = []
+        if self.config.static.action != "off":
+            found.append(motion(self._differences, self.config.static))
+        if self.panorama and self.config.not_equirectangular.action != "off" and self._seen:
+            measures = {k: float(np.median([s[k] for s in self._shapes])) for k in (self._shapes or [{}])[0]}
+            found.append(projection(self.size, measures, self.config.not_equirectangular))
+        return found
+
+
+def small_picture(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3), at most MEASURED_WIDTH wide."""
+    height, width = frame.shape[:2]
+    if width <= MEASURED_WIDTH:
+        return frame
+    size = (MEASURED_WIDTH, max(2, round(height * MEASURED_WIDTH / width)))
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def motion(differences: list[float], config: StaticFilter) -> Finding:
+    """Of the mean squared differences of successive pictures."""
+    still = float(np.mean(np.array(differences) < config.mse)) if differences else 0.0
+    return Finding(
+        "static",
+        config.action,
+        len(differences) >= config.min_pairs and still > config.max_fraction,
+        {
+            "fraction": still,
+            "pairs": len(differences),
+            "median_mse": float(np.median(differences or [0.0])),
+        },
+        f"{still:.0%} of the pairs of pictures hardly differ (limit {config.max_fraction:.0%})",
+    )
+
+
+def projection_measures(grey: NDArray[np.float32]) -> dict[str, float]:
+    """seam, pole, top_bottom and side_by_side of ProjectionFilter; a flat picture has zeros."""
+    spread = float(grey.std())
+    if spread < FLAT:
+        return {"seam": 0.0, "pole": 0.0, "top_bottom": 0.0, "side_by_side": 0.0}
+    height, width = grey.shape
+    halves = grey[: height // 2], grey[height - height // 2 :]
+    sides = grey[:, : width // 2], grey[:, width - width // 2 :]
+    rows = (grey[0], grey[-1])
+    return {
+        "seam": float(np.abs(grey[:, 0] - grey[:, -1]).mean() / spread),
+        "pole": float(min(row.std() for row in rows) / spread),
+        "top_bottom": _similarity(*halves),
+        # what all columns share (sky over ground) makes no second picture
+        "side_by_side": _similarity(*(side - side.mean(axis=1, keepdims=True) for side in sides)),
+    }
+
+
+def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    return float(np.sum(a * b) / scale) if scale > FLAT**2 * a.size / 4 else 0.0
+
+
+def projection(size: tuple[int, int], measures: dict[str, float], config: ProjectionFilter) -> Finding:
+    """size = (width, height) of the picture itself."""
+    aspect = size[0] / size[1]
+    why = ""
+    if abs(aspect - 2) > config.max_aspect_error:
+        why = f"the picture is {size[0]}x{size[1]}, not twice as wide as high"
+    elif measures.get("top_bottom", 0) > config.max_half_similarity:
+        why = "upper and lower half show the same: stereo, one eye over the other"
+    elif measures.get("side_by_side", 0) > config.max_half_similarity:
+        why = "left and right half show the same: stereo, side by side"
+    elif measures.get("seam", 0) > config.max_seam and measures.get("pole", 0) > config.max_pole:
+        why = "the picture neither closes at its sides nor narrows at the poles"
+    return Finding("not_equirectangular", config.action, bool(why), {"aspect": aspect, **measures}, why)
