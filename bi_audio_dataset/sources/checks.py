@@ -73,8 +73,11 @@ def _with_suffix(folder: Path, stem: str, suffix: str) -> list[Path]:
     return sorted(path for name in names if (path := Path(folder) / name).is_file())
 
 
-def check_panorama(video: Path) -> MediaInfo:
-    """UserError unless the file holds an equirectangular picture of one eye, upright on the sphere."""
+def check_panorama(video: Path, trust_picture: bool = False) -> MediaInfo:
+    """UserError unless the file holds an equirectangular picture of one eye, upright on the sphere.
+
+    trust_picture: ask the metadata and the size only, and do not look at frames.
+    """
     info = media.probe(video)
     if info.stereo not in ("", "mono"):
         raise UserError(
@@ -97,7 +100,8 @@ def check_panorama(video: Path) -> MediaInfo:
             f"'{video.name}' is {info.width}x{info.height}{hint}, "
             "expected an equirectangular picture twice as wide as high"
         )
-    _look_at(video, info)
+    if not trust_picture:
+        _look_at(video, info)
     return info
 
 
@@ -110,12 +114,12 @@ def _look_at(video: Path, info: MediaInfo) -> None:
     if max(top_bottom, side_by_side) > _SAME_EYES:
         kind = "top-bottom" if top_bottom >= side_by_side else "side by side"
         raise UserError(
-            f"'{video.name}' shows the same twice, {kind}: stereo 360; crop it to the left eye and stretch it"
+            f"'{video.name}' shows the same twice, {kind}: stereo 360? crop it to one eye (or trust_picture)"
         )
     if min(_seam(frame) for frame in frames) > _TORN_SEAM:
         raise UserError(
             f"'{video.name}' has left and right edges that do not meet: a flat picture? expected the whole "
-            "sphere, equirectangular"
+            "sphere, equirectangular (or set trust_picture)"
         )
 
 

@@ -19,6 +19,7 @@ class FolderSource:
 
     channels: "stated" takes the ambisonic order from each file's metadata (checks.channel_order) and refuses
     files that state none; "ambix", "fuma" or another name of channels.ORDERS is the user's word for those.
+    trust_picture: take pictures of the right size that look flat or stereo (checks.check_panorama).
     Taken on trust, as no file proves it: that the picture's centre is the sound's azimuth 0.
     """
 
@@ -28,6 +29,7 @@ class FolderSource:
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     name: str = "folder"
     channels: str = "stated"
+    trust_picture: bool = False
 
     def __post_init__(self) -> None:
         if self.channels != "stated":
@@ -40,6 +42,7 @@ class FolderSource:
             "provenance": self.provenance,
             "fractions": list(self.fractions),
             "channels": self.channels,
+            "trust_picture": self.trust_picture,
         }
 
     def recording_ids(self) -> list[str]:
@@ -55,17 +58,17 @@ class FolderSource:
         """Point to the files, checked by `panorama`."""
         video = checks.one_video(self.folder, recording_id)
         provenance = f"{self.provenance}: {video.name}" if self.provenance else video.name
-        audio, order = panorama(video, self.channels)
+        audio, order = panorama(video, self.channels, self.trust_picture)
         return Recording(recording_id, video, audio, self.licence, provenance, channels=order)
 
 
-def panorama(video: Path, channels: str) -> tuple[Path, ChannelOrder]:
+def panorama(video: Path, channels: str, trust_picture: bool = False) -> tuple[Path, ChannelOrder]:
     """(sound file, its ambisonic order) of a 360-degree video; the sound may be the video itself.
 
     UserError if the picture is not one eye's equirectangular, if there is no sound, or if its rate, number of
     channels, length or order will not do.
     """
-    picture = checks.check_panorama(video)
+    picture = checks.check_panorama(video, trust_picture)
     audio = checks.sound_of(video, picture)
     sound = checks.check_sound(audio)
     name = f"'{audio.name}'"

@@ -58,6 +58,7 @@ class Sphere360Source:
     licence: str = "unknown"
     validation_share: float = 0.05
     channels: str = "ambix"
+    trust_picture: bool = False
     name: str = "Sphere360"
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ class Sphere360Source:
             "licence": self.licence,
             "validation_share": self.validation_share,
             "channels": self.channels,
+            "trust_picture": self.trust_picture,
         }
 
     def recording_ids(self) -> list[str]:
@@ -104,7 +106,7 @@ class Sphere360Source:
         lists = self._lists()
         video_id = _video_id(recording_id, lists)
         video = checks.one_video(self.folder, recording_id)
-        audio, order = panorama(video, self.channels)
+        audio, order = panorama(video, self.channels, self.trust_picture)
         if recording_id == video_id:
             end_s = checks.check_sound(audio).duration_s + checks.LENGTH_TOLERANCE_S
             starts = [start for start in lists.starts[video_id] if start + SEGMENT_S <= end_s]

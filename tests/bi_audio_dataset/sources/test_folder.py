@@ -2,6 +2,7 @@
 
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 import soundfile
@@ -264,12 +265,12 @@ def test_no_numbers_show_when_read(tmp_path):
 
 
 def test_good_pictures_are_not_mistaken(tmp_path):
-    """Panoramas pass, also such as tempt the looks: fine texture, blocks, the same sky and ground all around."""
+    """Panoramas pass, also such as tempt the looks: fine texture, blocks, the same sky all around."""
     row = np.arange(64)[:, None]
     texture = np.random.default_rng(0).normal(0, 25, (64, 128))
     bands = np.where(row < 32, 200, 60) + 10 * np.sin(2 * np.pi * np.arange(128) / 128)
     blocks = np.kron(np.random.default_rng(1).uniform(20, 240, (4, 8)), np.ones((16, 16)))
-    pictures = [panorama(seed=seed) for seed in range(4)]
+    pictures = [panorama(seed=seed) for seed in range(3)]
     for grey in (bands, bands + texture, blocks):
         pictures.append(np.stack([grey] * 3, axis=2).clip(0, 255).astype(np.uint8))
     for picture in pictures:
@@ -277,20 +278,15 @@ def test_good_pictures_are_not_mistaken(tmp_path):
         assert fetch(tmp_path, channels="ambix").recording_id == "a"
 
 
-def test_flat_films_are_found_out(tmp_path, shared_dir):
-    """Real films cut to 2:1, as somebody might hand them in by mistake."""
-    found = []
-    for name in ("mmaudio_whaleshark_sea", "vgg_storm_in_car", "mmaudio_toddler_table", "vgg_waterfall_left"):
-        frame = media.read_frames(shared_dir / f"media/video_stereo/{name}.mp4", [1.0])[0]
-        picture = np.ascontiguousarray(frame[: frame.shape[1] // 2][::5, ::5])
-        height, width = (size // 2 * 2 for size in picture.shape[:2])
-        picture = picture[:height, :width]
+def test_flat_pictures_are_found_out(tmp_path, shared_dir):
+    """Photographs cut to 2:1, as somebody might hand in a flat film by mistake."""
+    for name in ("photo_elephant.jpg", "photo_cat_chelsea.png"):
+        photo = cv2.imread(str(shared_dir / "media/images" / name))
+        picture = cv2.resize(photo[: photo.shape[1] // 2], (128, 64), interpolation=cv2.INTER_AREA)
         write_film(tmp_path / "a.mp4", signals(4, 0.6, RATE), RATE, picture=picture)
-        try:
+        with pytest.raises(UserError, match="edges that do not meet.*trust_picture"):
             fetch(tmp_path, channels="ambix")
-        except UserError as error:
-            found.append("edges that do not meet" in str(error))
-    assert found == [True] * 4
+        assert fetch(tmp_path, channels="ambix", trust_picture=True).recording_id == "a"
 
 
 def test_wrong_settings(tmp_path):
