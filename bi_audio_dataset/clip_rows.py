@@ -14,8 +14,9 @@ from typing import Any
 
 from bi_audio_dataset.schema import UserError
 
-#: Where rows lie, the first that holds any: shards of a finished set, parts of one in the making.
-LOCATIONS = ("data", ".work/parts")
+#: Where rows lie, the first that holds any. Parts go before shards: after `finalize --keep` there are both, and
+#: only the parts hold the clips that were left out and those that were rendered again.
+LOCATIONS = (".work/parts", "data")
 _COLUMNS = [
     "id",
     "recording_id",

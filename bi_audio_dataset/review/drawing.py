@@ -17,7 +17,7 @@ from bi_audio_dataset import sphere
 
 MAP_SIZE = (1024, 512)
 PLOT_SIZE = (1024, 220)
-RANGE_DB = 12.0  # energy this far under the map's highest is not coloured
+RANGE_DB = 6.0  # energy this far under the highest is not coloured: a first-order beam falls no faster
 ILD_LIMIT_DB = 20.0
 START, END, PATH = (90, 220, 255), (255, 200, 60), (255, 255, 255)
 SOURCE, CLEAR, GRID = (90, 255, 120), (250, 250, 250), (110, 110, 110)

@@ -35,6 +35,8 @@ KEYS_SCRIPT = """() => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) { return; }
     const field = event.target.closest("textarea, input:not([type=range])");
     if (field) { if (event.key === "Escape") { field.blur(); } return; }
+    // a button that was clicked keeps the focus, and the space bar would click it again
+    if (document.activeElement) { document.activeElement.blur(); }
     if (event.key === "e") {
       const box = document.querySelector("#review-caption textarea");
       if (box) { box.focus(); event.preventDefault(); }
@@ -156,12 +158,17 @@ def build(session: ReviewSession):
         gr.Markdown(HELP)
 
         shown: list[Any] = [clip_id, history, video, energy, plot, caption, facts, progress, message]
-        for button, decision in ((accept, "accept"), (reject, "reject"), (rerender, "rerender")):
+        judged = [
             button.click(_bound(handlers.decide, decision), [clip_id, history, caption], shown)
-        skip.click(handlers.skip, [clip_id, history], shown)
-        back.click(handlers.back, [clip_id, history], shown)
+            for button, decision in ((accept, "accept"), (reject, "reject"), (rerender, "rerender"))
+        ]
+        moved = [
+            b.click(move, [clip_id, history], shown)
+            for b, move in ((skip, handlers.skip), (back, handlers.back))
+        ]
+        for event in (*judged, *moved, whole.click(_whole(handlers), [clip_id], [energy, plot])):
+            event.then(_zero, None, moment)  # the map of a new clip is that of its whole length
         moment.release(handlers.moment, [clip_id, moment], [energy, plot])
-        whole.click(_whole(handlers), [clip_id], [energy, plot])
         page.load(handlers.start, None, shown)
         page.load(None, None, None, js=keys_script())
     return page
@@ -206,6 +213,10 @@ def _whole(handlers: Handlers):
         return handlers.moment(clip_id, None)
 
     return run
+
+
+def _zero() -> float:
+    return 0.0
 
 
 def _gradio():

@@ -30,7 +30,9 @@ def test_parts_of_a_build_are_seen_as_they_come(tmp_path):
     assert list(clips.index()) == ["a-0", "a-1", "b-0"]
     (parts / "a.parquet").unlink()
     assert list(clips.index()) == ["b-0"]
-    dataset(tmp_path, [row("z")])  # a finished set goes before its parts
+    dataset(tmp_path, [row("z")])  # parts that were kept hold more than the shards
+    assert list(clips.index()) == ["b-0"]
+    (parts / "b.parquet").unlink()
     assert list(clips.index()) == ["z"]
 
 
