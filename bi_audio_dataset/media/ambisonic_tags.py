@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bi_audio_dataset.media.files import check_input, open_input, reading
-from bi_audio_dataset.media.probe import audio_stream
+from bi_audio_dataset.media.probe import audio_stream, opus_family, sound_to_decode
 from bi_audio_dataset.schema import UserError
 
 # bytes 4 to 16 of the B-format GUIDs; the first four say integer (1) or float (3)
@@ -65,24 +65,13 @@ def ambisonic_tag(path: str | os.PathLike) -> AmbisonicTag | None:
 
 def _from_stream(path: Path) -> AmbisonicTag | None:
     with open_input(path) as container:
-        stream = audio_stream(container)
-        if stream is None:
+        if audio_stream(container) is None:
             return None
-        header = bytes(stream.codec_context.extradata or b"")
-        codec = stream.codec_context.name
-        layout, channels = stream.layout.name, stream.channels
-    if codec in ("opus", "libopus") and header[:8] == b"OpusHead" and len(header) > 18:
-        family = header[18]
-        if family == 3:
-            raise UserError(
-                f"{path}: is Opus of channel mapping family 3, a mixture that FFmpeg does not undo; "
-                "decode it with opus-tools (opusdec) to a 4-channel .wav or .flac beside the video"
-            )
-        if family == 2:
-            return _acn(header[9], f"Opus channel mapping family {family}")
-    if layout.startswith("ambisonic"):
-        return _acn(channels, f"channel layout '{layout}'")
-    return None
+        stream = sound_to_decode(container, path)
+        family, layout, channels = opus_family(stream), stream.layout.name, stream.channels
+    if family == 2:
+        return _acn(channels, "Opus channel mapping family 2")
+    return _acn(channels, f"channel layout '{layout}'") if layout.startswith("ambisonic") else None
 
 
 def _acn(channels: int, where: str) -> AmbisonicTag:

@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 from bi_audio_dataset.media.files import check_input, open_input, reading, replacing
-from bi_audio_dataset.media.probe import audio_stream, origin_of
+from bi_audio_dataset.media.probe import origin_of, sound_to_decode
 from bi_audio_dataset.schema import UserError
 
 # libsndfile reads these: integers come out exact and channels in file order (FFmpeg reorders some layouts).
@@ -141,9 +141,7 @@ def _read_sndfile(path: Path, first_s: int, end_s: int | None) -> tuple[np.ndarr
 def _read_pyav(path: Path, first_s: int, end_s: int | None) -> tuple[np.ndarray, int]:
     """Samples of [first_s, end_s)."""
     with reading(path), open_input(path) as container:
-        stream = audio_stream(container)
-        if stream is None:
-            raise UserError(f"{path}: has no audio track that can be decoded")
+        stream = sound_to_decode(container, path)
         origin_s = origin_of(container)
         stated_s = _stated_end(container, stream, origin_s)
         if first_s:

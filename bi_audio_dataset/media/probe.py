@@ -119,9 +119,7 @@ def probe_audio(path: str | os.PathLike) -> AudioInfo:
 def _probe_audio(path: Path, size: int, changed_ns: int) -> AudioInfo:
     with reading(path):
         with open_input(path) as container:
-            stream = audio_stream(container)
-            if stream is None:
-                raise UserError(f"{path}: has no audio track that can be decoded")
+            stream = sound_to_decode(container, path)
             frame = next(container.decode(stream), None)
         if frame is None:
             raise UserError(f"{path}: its audio track cannot be decoded")
@@ -169,6 +167,29 @@ def audio_stream(container: av.container.InputContainer) -> av.audio.stream.Audi
     """The first audio track that FFmpeg has a decoder for, None without."""
     # PyAV gives a track of an unknown codec no context, and fails where one is asked for its channels
     return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+
+
+def sound_to_decode(container: av.container.InputContainer, path: Path) -> av.audio.stream.AudioStream:
+    """`audio_stream`, for who means to decode it.
+
+    Raises:
+        UserError: there is none, or it is Opus of a kind that FFmpeg does not decode.
+    """
+    stream = audio_stream(container)
+    if stream is None:
+        raise UserError(f"{path}: has no audio track that can be decoded")
+    if opus_family(stream) == 3:
+        raise UserError(
+            f"{path}: is Opus of channel mapping family 3, a mixture that FFmpeg does not undo; "
+            "decode it with opus-tools (opusdec) to a 4-channel .wav or .flac beside the video"
+        )
+    return stream
+
+
+def opus_family(stream: av.audio.stream.AudioStream) -> int | None:
+    """Channel mapping family (RFC 7845, RFC 8486) of an Opus track, None for other codecs."""
+    header = bytes(stream.codec_context.extradata or b"")
+    return header[18] if header[:8] == b"OpusHead" and len(header) > 18 else None
 
 
 def origin_of(container: av.container.InputContainer) -> Fraction:

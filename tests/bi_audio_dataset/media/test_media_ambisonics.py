@@ -226,8 +226,9 @@ def test_opus_families(tmp_path):
     data = family_2.read_bytes()
     at = data.index(b"OpusHead") + 18
     (tmp_path / "d.mkv").write_bytes(data[:at] + b"\x03" + data[at + 1 :])
-    with pytest.raises(UserError, match="family 3"):
-        media.ambisonic_tag(tmp_path / "d.mkv")
+    for call in (media.ambisonic_tag, media.probe_audio, media.read_audio):
+        with pytest.raises(UserError, match="Opus of channel mapping family 3, a mixture"):
+            call(tmp_path / "d.mkv")
 
 
 def test_b_format_wav(tmp_path):
