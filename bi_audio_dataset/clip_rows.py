@@ -7,6 +7,7 @@ What captions and review need to know of the build's files stands here and nowhe
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 
 from bi_audio_dataset.schema import UserError
 
-#: Where rows lie, the first that holds any. Parts go before shards: after `finalize --keep` there are both, and
-#: only the parts hold the clips that were left out and those that were rendered again.
+#: Where rows lie, the first that holds any. Parts go before shards: `finalize --keep` leaves both, and only
+#: parts hold the clips that were left out and those that were rendered again.
 LOCATIONS = (".work/parts", "data")
+#: A folder's time stamp is trusted to tell of changes once it is this old; clocks of file systems are coarse.
+SETTLED_S = 2.0
 _COLUMNS = [
     "id",
     "recording_id",
@@ -53,6 +56,7 @@ class ClipFolder:
             raise UserError(f"'{folder}' is not a folder")
         self._files: dict[Path, tuple[tuple[int, int], list[ClipInfo]]] = {}
         self._by_id: dict[str, ClipInfo] = {}
+        self._settled: tuple | None = None
         if not self.index():
             raise UserError(
                 f"'{folder}' holds no clips: expected a dataset folder, of which at least one recording is "
@@ -61,10 +65,17 @@ class ClipFolder:
 
     def index(self) -> dict[str, ClipInfo]:
         """Clip id -> info, by id. UserError where two rows have one id or a file cannot be read."""
+        state = tuple(_changed_ns(self.folder / location) for location in LOCATIONS)
+        if state == self._settled:
+            return self._by_id  # files are renamed into place, which changes their folder
+        newest = max((ns for ns in state if ns is not None), default=0)
+        settled = time.time_ns() - newest > SETTLED_S * 1e9
         paths = self._paths()
         stamps = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
         stale = [path for path in paths if self._files.get(path, (None,))[0] != stamps[path]]
+        self._settled = None
         if not stale and len(paths) == len(self._files):
+            self._settled = state if settled else None
             return self._by_id
         self._files = {path: kept for path, kept in self._files.items() if path in stamps}
         for path in stale:
@@ -78,7 +89,7 @@ class ClipFolder:
             raise UserError(
                 f"'{self.folder}' holds the clip id '{twice}' more than once: validate the folder"
             )
-        self._by_id = by_id
+        self._by_id, self._settled = by_id, state if settled else None
         return by_id
 
     def row(self, clip_id: str) -> dict[str, Any]:
@@ -101,6 +112,13 @@ class ClipFolder:
             if paths:
                 return paths
         return []
+
+
+def _changed_ns(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _read_index(path: Path) -> Iterator[ClipInfo]:

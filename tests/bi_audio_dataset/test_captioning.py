@@ -192,10 +192,18 @@ def test_the_command_runs_the_models_over_what_needs_them(clips, capsys, monkeyp
 
     monkeypatch.setattr(caption_models, "OmniListener", make)
     monkeypatch.setattr(caption_models, "InstructCondenser", make)
-    assert main([str(clips.folder), "--listener", "there", "--device", "cpu", "--limit", "1"]) == 0
+    flags = ["--listener", "there", "--condenser", "here", "--device", "cpu", "--dtype", "float32"]
+    assert main([str(clips.folder), *flags, "--seed", "3", "--limit", "1"]) == 0
     assert "1 captioned, 0 queued for review, 1 left for another run" in capsys.readouterr().out
-    assert [config.listener for config in made] == ["there", "there"] and made[0].device == "cpu"
-    assert set(load_captions(clips.folder)) == {"a"}
+    assert made == [caption_models.ModelConfig("there", "here", "cpu", "float32")] * 2
+    assert script.asked == ask([BELL], config=CaptioningConfig(seed=3))[0].asked
+    script.answers = ["no"] * 4 + [BELL]
+    assert main([str(clips.folder)]) == 0
+    assert "0 captioned, 1 queued" in capsys.readouterr().out
+    assert main([str(clips.folder)]) == 0
+    assert "no clip needs a caption, 1 are queued for review" in capsys.readouterr().out
+    assert main([str(clips.folder), "--retry-queued"]) == 0
+    assert set(load_captions(clips.folder)) == {"a", "b"}
 
 
 def test_where_nothing_needs_a_caption_no_model_is_loaded(tmp_path, capsys, monkeypatch):

@@ -50,3 +50,17 @@ def test_folders_that_hold_no_clips_are_refused(tmp_path):
 def test_one_id_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match="clip id 'a' more than once"):
         ClipFolder(dataset(tmp_path, [row("a"), row("b"), row("a")]))
+
+
+def test_a_folder_that_has_not_changed_is_not_looked_through_again(tmp_path, monkeypatch):
+    import os
+
+    clips = ClipFolder(dataset(tmp_path, [row("a")]))
+    os.utime(tmp_path / "data", (1e9, 1e9))  # long settled
+    clips.index()
+    monkeypatch.setattr(ClipFolder, "_paths", lambda self: pytest.fail("listed again"))
+    assert list(clips.index()) == ["a"]
+    monkeypatch.undo()
+    dataset(tmp_path, [row("a"), row("b")])
+    os.utime(tmp_path / "data")  # what a rename into it does
+    assert list(clips.index()) == ["a", "b"]

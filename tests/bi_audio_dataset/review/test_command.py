@@ -40,9 +40,10 @@ def test_the_page_gets_what_the_flags_say(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(page, "launch", launch)
     file = tmp_path / "mine.jsonl"
-    flags = ["--reviewer", "eva", "--decisions", str(file), "--port", "7999", "--no-browser"]
+    flags = ["--reviewer", "eva", "--decisions", str(file), "--host", "0.0.0.0", "--port", "7999"]
+    flags.append("--no-browser")
     assert main([str(folder), *flags]) == 0
-    assert seen == {"reviewer": "eva", "file": file, "at": ("127.0.0.1", 7999, False)}
+    assert seen == {"reviewer": "eva", "file": file, "at": ("0.0.0.0", 7999, False)}
 
 
 def test_mistakes(tmp_path, folder, capsys):

@@ -1,5 +1,5 @@
-"""The page: its handlers without Gradio, the page itself where Gradio is installed, and in a browser where
-playwright and a chromium are."""
+"""The page: its handlers, its wiring on a stand-in for Gradio, the page itself where Gradio is, and in a
+browser where playwright and a chromium are."""
 
 import shutil
 
@@ -93,6 +93,89 @@ def test_keys_click_elements_that_the_page_has():
     assert len(set(page.KEYS.values())) == len(page.KEYS) == 5
     assert all(f'"{key}": "{element}"' in script for key, element in page.KEYS.items())
     assert all(f"**{key.upper()}**" in page.HELP for key in page.KEYS)
+
+
+class StandIn:
+    """Components that hold a value and run what is bound to their events, as Gradio does it in a browser."""
+
+    def __init__(self, *values, value=None, elem_id=None, **_):
+        self.value, self.elem_id, self.bound = (values[0] if values else value), elem_id, []
+        Page.components.append(self)
+
+    def click(self, run, inputs, outputs):
+        self.bound.append((run, inputs, outputs))
+        return self
+
+    release = then = click  # what follows a click is bound to the same button
+
+
+class Page:
+    """Stands for gradio and for gradio.Blocks."""
+
+    components: list = []
+    State = Markdown = Video = Image = Textbox = Button = Slider = StandIn
+
+    def __init__(self, title=""):
+        self.loads = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    Blocks = Row = Column = classmethod(lambda cls, title="": cls(title))
+
+    def load(self, run, inputs, outputs, js=None):
+        self.loads.append((run, inputs, outputs, js))
+
+    def element(self, elem_id):
+        (found,) = [component for component in self.components if component.elem_id == elem_id]
+        return found
+
+    def press(self, elem_id):
+        for run, inputs, outputs in self.element(elem_id).bound:
+            self.fire(run, inputs, outputs)
+
+    @staticmethod
+    def fire(run, inputs, outputs):
+        answers = run(*[component.value for component in inputs or []])
+        if not isinstance(outputs, list):
+            outputs, answers = [outputs], [answers]
+        for component, answer in zip(outputs, answers, strict=True):
+            component.value = answer
+
+
+def test_buttons_keys_and_fields_are_wired_to_what_they_say(session, monkeypatch):
+    Page.components.clear()
+    monkeypatch.setattr(page, "_gradio", lambda: Page)
+    built = page.build(session)
+    (start, inputs, outputs, _), (nothing, _, _, script) = built.loads
+    assert nothing is None and script == page.keys_script()
+    built.fire(start, inputs, outputs)
+    facts, caption = built.element("review-facts"), built.element("review-caption")
+    assert "**b**" in facts.value and caption.value == BELL
+    assert built.element("review-video").value.endswith(".mp4")
+    caption.value = DRUM
+    built.press(page.KEYS["a"])
+    assert "**c**" in facts.value and caption.value == BELL
+    built.press(page.KEYS["n"])
+    assert "**a**" in facts.value
+    built.press(page.KEYS["b"])
+    built.press(page.KEYS["r"])
+    whole = built.element("review-map").value
+    (slider,) = [c for c in built.components if c.bound and c.elem_id is None and c.value == 0.0]
+    slider.value = 0.5
+    built.fire(*slider.bound[0])
+    assert (built.element("review-map").value != whole).any()
+    built.press(page.KEYS["p"])
+    assert slider.value == 0.0 and "Nothing waits" in facts.value
+    assert built.element("review-progress").value.startswith("3 of 3 decided")
+    assert [(d.clip_id, d.decision, d.caption) for d in session.rows()] == [
+        ("b", "accept", DRUM),
+        ("c", "reject", ""),
+        ("a", "rerender", ""),
+    ]
 
 
 def test_without_gradio_the_page_says_what_to_install(session, monkeypatch):
