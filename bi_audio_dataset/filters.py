@@ -75,16 +75,16 @@ class PlanarFilter:
 @dataclass(frozen=True)
 class ProjectionFilter:
     """A panorama that is none: its sides are not 2:1, or its halves are two pictures of one scene (stereo,
-    correlation over `max_half_similarity`), or it neither closes at the seam nor narrows at the poles.
+    correlation over `max_half_similarity`), or its left and right edges do not meet.
 
-    seam: difference of the outer columns, pole: deviation along the outer rows; both over the picture's own
-    standard deviation.
+    seam: difference of the outer columns over that of columns half a turn apart; seam_steps: the same over
+    the usual difference of neighbours. Both must be passed, as fine texture differs from column to column.
     """
 
     max_aspect_error: float = 0.05
     max_half_similarity: float = 0.95
     max_seam: float = 0.5
-    max_pole: float = 0.5
+    max_seam_steps: float = 3.0
     action: str = "reject"
 
 

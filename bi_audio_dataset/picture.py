@@ -92,27 +92,25 @@ def motion(differences: list[float], config: StaticFilter) -> Finding:
 
 
 def projection_measures(grey: NDArray[np.float32]) -> dict[str, float]:
-    """seam, pole, top_bottom and side_by_side of ProjectionFilter; a flat picture has zeros."""
-    spread = float(grey.std())
-    if spread < FLAT:
-        return {"seam": 0.0, "pole": 0.0, "top_bottom": 0.0, "side_by_side": 0.0}
+    """seam, seam_steps, top_bottom and side_by_side of ProjectionFilter; a flat picture has zeros."""
     height, width = grey.shape
-    halves = grey[: height // 2], grey[height - height // 2 :]
-    sides = grey[:, : width // 2], grey[:, width - width // 2 :]
-    rows = (grey[0], grey[-1])
+    far = float(np.abs(grey - np.roll(grey, width // 2, axis=1)).mean())
+    usual = float(np.median(np.abs(np.diff(grey, axis=1)).mean(axis=0)))
+    step = float(np.abs(grey[:, 0] - grey[:, -1]).mean())
+    # what all columns share (sky over ground) makes no second picture
+    relief = grey - grey.mean(axis=1, keepdims=True)
     return {
-        "seam": float(np.abs(grey[:, 0] - grey[:, -1]).mean() / spread),
-        "pole": float(min(row.std() for row in rows) / spread),
-        "top_bottom": _similarity(*halves),
-        # what all columns share (sky over ground) makes no second picture
-        "side_by_side": _similarity(*(side - side.mean(axis=1, keepdims=True) for side in sides)),
+        "seam": step / far if far > FLAT else 0.0,
+        "seam_steps": step / max(usual, 0.1) if far > FLAT else 0.0,
+        "top_bottom": _similarity(relief[: height // 2], relief[height - height // 2 :]),
+        "side_by_side": _similarity(relief[:, : width // 2], relief[:, width - width // 2 :]),
     }
 
 
 def _similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
-    return float(np.sum(a * b) / scale) if scale > FLAT**2 * a.size / 4 else 0.0
+    return float(np.sum(a * b) / scale) if scale > FLAT**2 * a.size else 0.0
 
 
 def projection(size: tuple[int, int], measures: dict[str, float], config: ProjectionFilter) -> Finding:
@@ -125,6 +123,6 @@ def projection(size: tuple[int, int], measures: dict[str, float], config: Projec
         why = "upper and lower half show the same: stereo, one eye over the other"
     elif measures.get("side_by_side", 0) > config.max_half_similarity:
         why = "left and right half show the same: stereo, side by side"
-    elif measures.get("seam", 0) > config.max_seam and measures.get("pole", 0) > config.max_pole:
-        why = "the picture neither closes at its sides nor narrows at the poles"
+    elif measures.get("seam", 0) > config.max_seam and measures["seam_steps"] > config.max_seam_steps:
+        why = "its left and right edges do not meet: a flat picture"
     return Finding("not_equirectangular", config.action, bool(why), {"aspect": aspect, **measures}, why)

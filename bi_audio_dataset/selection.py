@@ -160,7 +160,10 @@ def _review(fate: Fate, clip: Clip, verdict: Verdict | None, problems: list[str]
     if verdict.disagreement:
         problems.append(f"reviewers differ about '{clip.id}' ({who}): it is left out")
     if verdict.decision == "rerender" or verdict.render > clip.render:
-        problems.append(f"'{clip.id}' waits for another camera path: run the build again, then review it")
+        if clip.render >= verdict.render:
+            problems.append(f"'{clip.id}' was rendered again: review it")
+        else:
+            problems.append(f"'{clip.id}' waits for another camera path: run the build again, then review it")
         _reject(fate, "review", f"{who} asked for another camera path")
     elif verdict.render < clip.render:
         fate.marks["review"] = "not judged since it was rendered again"

@@ -116,14 +116,15 @@ def _fan_out(rows: Iterator[list[NDArray[np.uint8]]], count: int, config: BuildC
 
 
 def _consume(waiting: queue.Queue, results: list, number: int, config: BuildConfig) -> None:
-    pictures: Iterator = iter(waiting.get, None)
+    pictures = _until_none(waiting)
     try:
         results[number] = _encode(pictures, config)
     except BaseException as error:  # handed to the thread that asked
         results[number] = error
-        _drain(pictures)
+        while waiting.get() is not None:  # or that thread would wait for room in the queue for ever
+            pass
 
 
-def _drain(pictures: Iterator) -> None:
-    for _ in pictures:
-        pass
+def _until_none(waiting: queue.Queue) -> Iterator[NDArray[np.uint8]]:
+    while (picture := waiting.get()) is not None:
+        yield picture
