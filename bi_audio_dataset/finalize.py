@@ -174,11 +174,11 @@ class Tally:
     def add(self, row: Mapping[str, Any]) -> None:
         if row["kind"] == "recording":
             self.recordings[row["decision"]] += 1
-            self.quarantine.update(row["reasons"])
+            self.quarantine.update(row["reasons"].keys())
         else:
             self.clips[row["decision"]] += 1
-            self.reasons.update(row["reasons"])
-            self.marks.update(row["marks"])
+            self.reasons.update(row["reasons"].keys())
+            self.marks.update(row["marks"].keys())
 
     @property
     def worth_telling(self) -> bool:

@@ -1,0 +1,283 @@
+"""From clips to a dataset, with people in between, and with kills wherever something is written."""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from fake_source import FakeSource, tiny_config
+
+from bi_audio_dataset import build as build_module
+from bi_audio_dataset import manifest
+from bi_audio_dataset.__main__ import main
+from bi_audio_dataset.build import build
+from bi_audio_dataset.clip import Made, Unusable
+from bi_audio_dataset.finalize import finalize, read_removals
+from bi_audio_dataset.review import decisions, evidence
+from bi_audio_dataset.schema import CameraTrack, ClipRecord, Filters, TruthTrack, UserError
+from bi_audio_dataset.shards import read_rows
+from bi_audio_dataset.sources.base import Recording
+
+
+class QuickMaker:
+    """In ClipMaker's place: two clips a recording, of bytes that depend on its id, without media."""
+
+    def __init__(self, config, evidence=False):
+        self.config, self.evidence = config, evidence
+
+    def make(self, recording, source_name, split, renders):
+        name = recording.recording_id
+        if name.endswith("7"):
+            raise Unusable({"too_short": f"'{name}' is too short"}, {"too_short.duration_s": 0.5})
+        if name.endswith("8"):
+            raise RuntimeError("decoder gave up")
+        made = Made(recording=common(name, split) | {"kind": "recording", "id": name, "decision": "built"})
+        for number in range(2):
+            clip_id = f"{name}-{number}"
+            render = renders.get(clip_id, 0)
+            row = common(name, split) | {"kind": "clip", "id": clip_id, "recording_id": name}
+            rejected = name.endswith("5") and number == 1
+            row |= {"decision": "reject" if rejected else "accept", "draw": {"render": render}}
+            row["reasons"] = {"silent": "under -35 dBFS"} if rejected else {}
+            made.clips.append(row | {"camera": {"rate_hz": 25.0, "yaw_deg": [1.0, float(render)]}})
+            if not rejected:
+                made.records.append(record(clip_id, name, split, source_name, render))
+        return made
+
+
+def common(name: str, split: str) -> dict:
+    return {
+        "reasons": {},
+        "marks": {},
+        "split": split,
+        "measures": {"silent.fraction": 0.1},
+        "licence": "CC0-1.0",
+    }
+
+
+def record(clip_id: str, recording_id: str, split: str, source_name: str, render: int) -> ClipRecord:
+    still = tuple(np.full(20, float(render)).tolist())
+    return ClipRecord(
+        clip_id, recording_id, split, f"film of {clip_id}".encode() * 50, b"sound", "Visible sound: none, "
+        "Invisible sound: none", 0.8, 64, 36, 25.0, 90.0, CameraTrack(25.0, still, still, still), TruthTrack(),
+        "sphere", True, "", source_name, "made by the test", "CC0-1.0", Filters(0.2, 0.5, 0.0, -20.0, -1.0),
+    )  # fmt: skip
+
+
+class QuickSource(FakeSource):
+    def fetch(self, recording_id: str, workdir: Path) -> Recording:
+        return Recording(recording_id, workdir, workdir, "CC0-1.0", "made by the test")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(build_module, "ClipMaker", QuickMaker)
+
+
+def quick_build(folder: Path, recordings: int = 20, **more):
+    source = QuickSource(tuple(range(recordings)))
+    return build(source, folder, tiny_config(rows_per_shard=8), workers=0, progress=False, **more)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def rows_in(folder: Path) -> dict[str, dict]:
+    return {row["id"]: row for shard in sorted((folder / "data").glob("*")) for row in read_rows(shard)}
+
+
+def test_bad_recordings_are_in_quarantine_with_their_reasons_and_the_rest_is_built(tmp_path):
+    result = quick_build(tmp_path / "set")
+    assert result.skipped == {
+        "fake-7": "'fake-7' is too short",
+        "fake-17": "'fake-17' is too short",
+        "fake-8": "RuntimeError: decoder gave up",
+        "fake-18": "RuntimeError: decoder gave up",
+    }
+    rows = list(manifest.read(tmp_path / "set/manifest.jsonl"))
+    found = {row["id"]: row for row in rows}
+    assert found["fake-7"]["reasons"] == {"too_short": "'fake-7' is too short"}
+    assert found["fake-7"]["measures"] == {"too_short.duration_s": 0.5}
+    assert found["fake-8"]["reasons"] == {"failed": "RuntimeError: decoder gave up"}
+    assert found["fake-5-1"]["decision"] == "reject" and found["fake-5-1"]["camera"]["yaw_deg"] == [1.0, 0.0]
+    recordings = [row["id"] for row in rows if row["kind"] == "recording"]
+    assert recordings == sorted(recordings) and len(recordings) == 20
+    assert sum(result.figures.clips.values()) == 16 * 2 - 2 == len(rows_in(tmp_path / "set"))
+    card = (tmp_path / "set/README.md").read_text()
+    assert "30 of 32 clips of 16 recordings are published. 4 recordings could not be used." in card
+    assert "| silent | 0 | 2 | 0 |" in card and "| too_short | 2 | 0 | 0 |" in card
+    assert "seconds" not in (tmp_path / "set/manifest.jsonl").read_text()
+
+
+def decide_on(folder: Path, clip_id: str, decision: str, who: str = "ann", at: int = 0, **more) -> None:
+    row = decisions.Decision(f"2026-01-01T00:00:{at:02d}.000000Z", who, clip_id, decision, **more)
+    decisions.append(folder / decisions.DECISIONS_FILE, row)
+
+
+def test_people_decide_between_build_and_finalize(tmp_path, capsys):
+    folder = tmp_path / "set"
+    result = quick_build(folder, 4, finalize=False)
+    assert result.waiting == 8 and not (folder / "data").exists()
+    decide_on(folder, "fake-0-0", "reject")
+    decide_on(folder, "fake-1-0", "accept", caption="Visible sound: a bell, Invisible sound: none")
+    decide_on(folder, "fake-2-0", "rerender")
+    (folder / "removed.txt").write_text("fake-3  # its author asked\n")
+
+    assert main(["filter", str(folder)]) == 2  # one clip waits
+    told = capsys.readouterr()
+    assert "'fake-2-0' waits for another camera path" in told.err and "1 review" not in told.err
+    assert "clips: 4 accept, 4 reject" in told.out and not (folder / "data").exists()
+
+    quick_build(folder, 4, finalize=False)  # makes the other path
+    assert "'fake-2-0' was rendered again" in finalize(folder, write=False).problems[0]
+    decide_on(folder, "fake-2-0", "accept", at=9, render=1)
+    assert main(["finalize", str(folder), "--keep"]) == 0
+    rows = rows_in(folder)
+    assert sorted(rows) == ["fake-0-1", "fake-1-0", "fake-1-1", "fake-2-0", "fake-2-1"]
+    assert rows["fake-1-0"]["caption"] == "Visible sound: a bell, Invisible sound: none"
+    assert rows["fake-2-0"]["camera"]["yaw_deg"][0] == 1.0 and rows["fake-2-1"]["camera"]["yaw_deg"][0] == 0.0
+    found = {row["id"]: row for row in manifest.read(folder / "manifest.jsonl")}
+    assert found["fake-3-1"]["reasons"] == {"removed": "on the removal list"}
+    assert found["fake-2-0"]["camera"]["yaw_deg"] == [1.0, 1.0]
+
+    # the second reviewer's file, merged at finalize, objects to one more
+    other = tmp_path / "ben.jsonl"
+    decisions.append(other, decisions.Decision("2026-01-02T00:00:00.000000Z", "ben", "fake-1-0", "reject"))
+    assert main(["finalize", str(folder), "--decisions", str(other)]) == 2
+    assert "reviewers differ about 'fake-1-0' (ann and ben)" in capsys.readouterr().err
+    assert sorted(rows_in(folder)) == ["fake-0-1", "fake-1-1", "fake-2-0", "fake-2-1"]
+    assert not (folder / ".work").exists()
+    with pytest.raises(UserError, match="holds no clips that wait"):
+        finalize(folder)
+
+
+def test_finalize_in_two_steps_is_finalize_in_one(tmp_path):
+    quick_build(tmp_path / "one", 6)
+    quick_build(tmp_path / "two", 6, finalize=False)
+    finalize(tmp_path / "two")
+    assert digests(tmp_path / "two") == digests(tmp_path / "one")
+
+
+def test_quarantine_is_tried_again(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    assert quick_build(folder, 8, finalize=False).skipped.keys() == {"fake-7"}
+    seen = []
+    make = QuickMaker.make
+
+    def mended(self, recording, *rest):
+        seen.append(recording.recording_id)
+        return make(self, Recording("fake-77x", *[recording.video_path] * 2, "", ""), *rest)
+
+    monkeypatch.setattr(QuickMaker, "make", mended)
+    quick_build(folder, 8, finalize=False)
+    assert seen == ["fake-7"]
+
+
+# -------------------- kills
+
+
+def kill_at(number: int, folder: Path, half: bool) -> bool:
+    """Build in a child that dies (SIGKILL) just before its so-manieth write or rename; whether it got so far.
+
+    half: where that is the writing of a Parquet file, half of it is left behind.
+    """
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    try:
+        left = [number]
+
+        def counted(function, name):
+            def call(*arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    if half and name == "write_table":
+                        function(*arguments, **options)
+                        os.truncate(arguments[1], os.path.getsize(arguments[1]) // 2)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return call
+
+        os.replace, os.fsync = counted(os.replace, "replace"), counted(os.fsync, "fsync")
+        pyarrow.parquet.write_table = counted(pyarrow.parquet.write_table, "write_table")
+        quick_build(folder)
+    finally:
+        os._exit(0)
+
+
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
+    """20 recordings; the same folder is killed over and over, at random writes, until it is complete."""
+    quick_build(tmp_path / "whole")
+    rng = np.random.default_rng(1)
+    folder, kills, in_shards = tmp_path / "killed", 0, 0
+    while True:
+        # small steps at first, so that many kills fall into one build
+        died = kill_at(int(rng.integers(1, 16)), folder, half=bool(rng.integers(2)))
+        if not died:
+            break
+        kills += 1
+        in_shards += (folder / ".work/data").is_dir()
+    assert kills >= 10 and in_shards >= 1
+    quick_build(folder)
+    assert digests(folder) == digests(tmp_path / "whole")
+
+
+# -------------------- the rest
+
+
+def test_status_counts_while_and_after(tmp_path, capsys):
+    folder = tmp_path / "set"
+    quick_build(folder, 9, finalize=False)
+    assert main(["status", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "9 of 9 recordings done" in told and "recordings: 7 built, 2 quarantine" in told
+    assert "clips: 13 accept, 1 reject" in told and "quarantine: 1 failed, 1 too_short" in told
+    finalize(folder)
+    assert main(["status", str(folder)]) == 0
+    assert "complete\nrecordings: 7 built, 2 quarantine" in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds no build.json"):
+        finalize(tmp_path)
+
+
+def test_folder_of_an_older_version_is_still_the_same_build(tmp_path):
+    folder = tmp_path / "set"
+    quick_build(folder, 2)
+    record = json.loads((folder / "build.json").read_text())
+    del record["config"]["selection"], record["config"]["views_per_recording"]
+    (folder / "build.json").write_text(json.dumps(record))
+    assert quick_build(folder, 2).already_complete
+    record["config"]["views_per_recording"] = 2
+    (folder / "build.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="views_per_recording is 2 there, 1 here"):
+        quick_build(folder, 2)
+
+
+def test_nothing_left_says_why(tmp_path):
+    quick_build(tmp_path, 2, finalize=False)
+    (tmp_path / "removed.txt").write_text("fake-0\nfake-1\n")
+    with pytest.raises(UserError, match="no clip could be built into .*: 4 clips by 'removed'"):
+        finalize(tmp_path)
+    assert read_removals(tmp_path / "removed.txt") == {"fake-0", "fake-1"}
+    with pytest.raises(UserError, match="cannot be read"):
+        read_removals(tmp_path / "none.txt")
+
+
+def test_review_keeps_evidence_of_the_recording(tmp_path, monkeypatch):
+    from bi_audio_dataset.clip import ClipMaker
+
+    monkeypatch.setattr(build_module, "ClipMaker", ClipMaker)
+    folder = tmp_path / "set"
+    build(FakeSource((30.0,)), folder, tiny_config(), workers=0, progress=False, finalize=False)
+    kept = evidence.load(folder, "fake-0")
+    energy = kept.energy_map(72, 36)
+    row, column = np.unravel_index(energy.argmax(), energy.shape)
+    assert abs(column - (0.5 - 30 / 360) * 72) < 2 and abs(row - 18) < 2
+    grey = kept.panorama.astype(float).mean(axis=2)
+    assert grey.argmax() % 512 == pytest.approx((0.5 - 30 / 360) * 512, abs=12)
