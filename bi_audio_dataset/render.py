@@ -19,8 +19,8 @@ from scipy.signal import istft, lfilter, stft
 from bi_audio_dataset.ambisonics import check_foa
 from bi_audio_dataset.schema import UserError
 
-#: Decoded panorama frames held at a time: three at 3840 x 1920.
-BLOCK_BYTES = 64 * 2**20
+#: Decoded panorama frames held at a time: one at 3840 x 1920, which then need not be copied.
+BLOCK_BYTES = 32 * 2**20
 MAX_BLOCK_FRAMES = 32
 #: Mean square of a sound that counts as silence.
 QUIET = 1e-12

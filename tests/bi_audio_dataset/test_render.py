@@ -14,8 +14,8 @@ def _tone(frequency_hz: float, amplitude: float, seconds: float = 2.0, rate: int
 
 
 def test_large_frames_come_in_small_blocks():
-    assert render.block_frames(768, 384) == 32
-    assert render.block_frames(3840, 1920) == 3  # 66 MB
+    assert render.block_frames(768, 384) == 32 and render.block_frames(1920, 960) == 6
+    assert render.block_frames(3840, 1920) == 1  # 22 MB
     assert render.block_frames(16384, 8192) == 1
 
 
