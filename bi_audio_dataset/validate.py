@@ -1,4 +1,4 @@
-"""Checks of a finished dataset: columns, values, media, truth, ids and splits."""
+"""Checks of a finished dataset: columns, values, media, truth, ids, splits, and its manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bi_audio_dataset import manifest
 from bi_audio_dataset import media as media_io
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, SCHEMA_VERSION, SPLITS, UserError, validate_row
 from bi_audio_dataset.shards import Figures, arrow_schema, read_rows
@@ -65,7 +66,36 @@ def validate(folder: Path, media: bool = True, progress: bool = False) -> Report
                     return report
     if not seen:
         report.problems.append(f"{folder}: holds no rows")
+    report.problems += manifest_problems(folder, seen)
     return report
+
+
+def manifest_problems(folder: Path, shard_of: dict[str, str]) -> list[str]:
+    """Whether manifest.jsonl publishes just what lies in the shards ({id: shard}), in the same splits. A set
+    without a manifest, from an older version, has no problem here."""
+    path = folder / "manifest.jsonl"
+    if not path.exists():
+        return []
+    published = {}
+    try:
+        for row in manifest.read(path, camera=False):
+            if row["kind"] == "clip" and row["decision"] == "accept":
+                published[row["id"]] = row["split"]
+    except (UserError, KeyError) as error:
+        return [f"manifest.jsonl: {_one_line(error)}"]
+    problems = []
+    for words, ids in (
+        ("published but in no shard", published.keys() - shard_of.keys()),
+        ("in a shard but not published", shard_of.keys() - published.keys()),
+        (
+            "of another split than its shard",
+            {i for i in published.keys() & shard_of.keys() if not shard_of[i].startswith(published[i])},
+        ),
+    ):
+        if ids:
+            few = ", ".join(sorted(ids)[:3]) + (" ..." if len(ids) > 3 else "")
+            problems.append(f"manifest.jsonl: {len(ids)} clips are {words}: {few}")
+    return problems
 
 
 def find_shards(folder: Path) -> list[Path]:

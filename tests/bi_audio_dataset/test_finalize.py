@@ -62,9 +62,10 @@ def common(name: str, split: str) -> dict:
 def record(clip_id: str, recording_id: str, split: str, source_name: str, render: int) -> ClipRecord:
     still = tuple(np.full(20, float(render)).tolist())
     return ClipRecord(
-        clip_id, recording_id, split, f"film of {clip_id}".encode() * 50, b"sound", "Visible sound: none, "
-        "Invisible sound: none", 0.8, 64, 36, 25.0, 90.0, CameraTrack(25.0, still, still, still), TruthTrack(),
-        "sphere", True, "", source_name, "made by the test", "CC0-1.0", Filters(0.2, 0.5, 0.0, -20.0, -1.0),
+        clip_id, recording_id, split, f"film of {clip_id}".encode() * 50, b"sound",
+        "Visible sound: none, Invisible sound: none", 0.8, 64, 36, 25.0, 90.0,
+        CameraTrack(25.0, still, still, still), TruthTrack(), "sphere", True, "", source_name,
+        "made by the test", "CC0-1.0", Filters(0.2, 0.5, 0.0, -20.0, -1.0),
     )  # fmt: skip
 
 

@@ -5,12 +5,13 @@ import json
 import cv2
 import numpy as np
 import pytest
+from fake_source import scene, ticks
 from test_main import one_line, write_recording
 
 from bi_audio_dataset import media
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.hrtf import spherical_head
-from bi_audio_dataset.schema import ClipRecord
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, ClipRecord
 from bi_audio_dataset.shards import read_rows, write_rows
 
 
@@ -97,3 +98,122 @@ def test_sprites_without_pictures_are_refused(tmp_path, capsys):
     command = ["synth", "--clips", "1", "--sprites", str(tmp_path / "empty")]
     assert main([*command, "--output", str(tmp_path / "set")]) == 2
     assert "no .png file" in one_line(capsys)
+
+
+# -------------------- sources and selection
+
+
+def with_two_ears(folder, name="walk"):
+    """A perspective film whose left ear is twice as loud."""
+    frames, _ = scene(20.0, 1.0)
+    media.write_video(folder / f"{name}.mp4", frames[:, :, 20:148], fps=25, crf=10, preset="ultrafast")
+    sound = ticks(AUDIO_RATE_HZ, 0)
+    media.write_audio(folder / f"{name}.flac", np.stack([sound, 0.5 * np.roll(sound, 20)]), AUDIO_RATE_HZ)
+
+
+def test_perspective_films_go_straight_to_pairs(tmp_path):
+    with_two_ears(tmp_path)
+    command = ["build", str(tmp_path), "--source", "perspective", "--sound", "stereo", "--hfov-deg", "70"]
+    assert main([*command, "--clip-s", "1", "--size", "128x72", "--output", str(tmp_path / "set")]) == 0
+    row = first_row(tmp_path / "set")
+    assert (row["hrir_set"], row["hfov_deg"]) == ("recorded: stereo", 70.0)
+    assert (row["width"], row["height"]) == (116, 72)  # 128 x 80 inside 128 x 72
+    assert set(row["camera"]["yaw_deg"]) == {0.0}
+    assert main(["validate", str(tmp_path / "set")]) == 0
+
+
+def test_views_size_and_denoiser(films, tmp_path):
+    command = [
+        "build",
+        str(films),
+        "--clip-s",
+        "1",
+        "--views",
+        "2",
+        "--size",
+        "64x48",
+        "--denoiser",
+        "wiener",
+    ]
+    assert main([*command, "--mark", "weak_cue", "--output", str(tmp_path / "set")]) == 0
+    (shard,) = (tmp_path / "set/data").glob("*.parquet")
+    rows = list(read_rows(shard))
+    assert [(row["id"], row["width"], row["height"]) for row in rows] == [
+        ("walk-v0", 64, 48),
+        ("walk-v1", 64, 48),
+    ]
+    record = json.loads((tmp_path / "set/build.json").read_text())["config"]
+    assert (record["denoiser"], record["selection"]["weak_cue"]["action"]) == ("wiener", "mark")
+
+
+def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsys):
+    (films / "ambisonics.json").unlink()
+    command = ["build", str(films), "--clip-s", "1", "--mark", "weak_cue", "--output", str(tmp_path / "set")]
+    assert main(command) == 2
+    assert "does not say in which order its ambisonic channels are" in capsys.readouterr().err
+    command = [*command[:-1], str(tmp_path / "asked"), "--channels", "ambix"]
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--source", "perspective", "--channels", "ambix"], "--channels is not for --source perspective"),
+        (["--source", "folder", "--fairplay-split", "2"], "--fairplay-split is not for --source folder"),
+        (["--source", "fairplay", "--lists", "."], "--lists is not for --source fairplay"),
+        (["--source", "fairplay", "--fairplay-split", "11"], "splits are 1 to 10, got 11"),
+        (["--source", "sphere360", "--lists", "."], "train.txt"),
+        (["--mark", "quiet"], "there is no filter 'quiet'"),
+        (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(arguments, words, films, tmp_path, capsys):
+    assert main(["build", str(films), "--output", str(tmp_path / "set"), *arguments]) == 2
+    assert words in one_line(capsys)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("size", ["64", "64x", "65x48", "8x8"])
+def test_sizes_that_no_encoder_takes(size, films, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["build", str(films), "--output", str(tmp_path / "set"), "--size", size])
+    assert "--size" in one_line(capsys)
+
+
+def test_filters_are_switched_by_name(films, tmp_path):
+    from bi_audio_dataset.__main__ import _parser, _selection
+
+    command = [
+        "build",
+        str(films),
+        "--output",
+        "x",
+        "--reject",
+        "planar",
+        "--off",
+        "duplicate",
+        "--mark",
+        "static",
+    ]
+    chosen = _selection(_parser().parse_args(command))
+    assert (chosen.planar.action, chosen.duplicate.action, chosen.static.action) == ("reject", "off", "mark")
+    fairplay = _selection(_parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"]))
+    assert fairplay.duplicate.keep_together is False and fairplay.duplicate.action == "reject"
+
+
+def test_dry_run_counts_and_writes_nothing(films, tmp_path, capsys):
+    command = ["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]
+    assert main([*command, "--dry-run"]) == 0
+    assert "1 recordings, none built yet" in capsys.readouterr().out
+    assert not (tmp_path / "set").exists()
+
+
+def test_reviewed_build_waits_for_finalize(films, tmp_path, capsys):
+    command = ["build", str(films), "--clip-s", "1", "--mark", "weak_cue", "--output", str(tmp_path / "set")]
+    assert main([*command, "--review"]) == 0
+    assert "1 clips wait for caption, review and finalize" in capsys.readouterr().out
+    assert main(["review", str(tmp_path / "set"), "--queue"]) == 0
+    assert "walk" in capsys.readouterr().out
+    assert main(["finalize", str(tmp_path / "set")]) == 0
+    assert first_row(tmp_path / "set")["id"] == "walk"
+    assert main(["validate", str(tmp_path / "set")]) == 0

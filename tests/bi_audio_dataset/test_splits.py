@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.splits import split_of
+from bi_audio_dataset.splits import split_of, split_of_group
 
 
 def test_shares_come_out_as_asked():
@@ -32,3 +32,11 @@ def test_empty_split_takes_nothing():
 def test_refuses_fractions_that_are_no_partition(fractions):
     with pytest.raises(UserError, match="sum 1"):
         split_of("x", fractions)
+
+
+def test_a_group_goes_to_its_most_protected_split():
+    assert split_of_group(["train", "test", "validation"]) == "test"
+    assert split_of_group(["train", "validation"]) == "validation"
+    assert split_of_group(["train", "train"]) == "train"
+    with pytest.raises(ValueError, match="got"):
+        split_of_group([])

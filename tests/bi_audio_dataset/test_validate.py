@@ -134,3 +134,22 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     (tmp_path / ".work").mkdir()
     with pytest.raises(UserError, match="not finished: run the same build command again"):
         validate(tmp_path)
+
+
+def test_manifest_and_shards_must_agree(copy):
+    lines = (copy / "manifest.jsonl").read_text().splitlines()
+    clips = [number for number, line in enumerate(lines) if '"kind": "clip"' in line]
+    assert len(clips) == 3
+    changed = list(lines)
+    changed[clips[0]] = lines[clips[0]].replace('"id": "fake-0"', '"id": "ghost"')
+    changed[clips[1]] = lines[clips[1]].replace('"split": "train"', '"split": "validation"')
+    (copy / "manifest.jsonl").write_text("\n".join(changed) + "\n")
+    assert validate(copy, media=False).problems == [
+        "manifest.jsonl: 1 clips are published but in no shard: ghost",
+        "manifest.jsonl: 1 clips are in a shard but not published: fake-0",
+        "manifest.jsonl: 1 clips are of another split than its shard: fake-1",
+    ]
+    (copy / "manifest.jsonl").write_text("nonsense\n")
+    assert "line 1 is not a manifest row" in validate(copy, media=False).problems[0]
+    (copy / "manifest.jsonl").unlink()
+    assert validate(copy, media=False).problems == []
