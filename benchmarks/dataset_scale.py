@@ -4,9 +4,9 @@
     python benchmarks/dataset_scale.py --rows 2000 --shards 200
 
 Rows are what a build writes: fingerprints of the real lengths, 8 s camera paths at 25 fps, measured values.
-Of a hundred recordings one is a copy of another under another name, with a few bits changed as by recoding, and
-one has another's picture alone; whether they were found is checked. --shards writes shards of so many clips,
-of random bytes, which no compression shrinks, and reports MB/s.
+Of a hundred recordings one is a copy of another under another name, with a few bits changed as by recoding,
+and one has another's picture alone; whether they were found is checked. --shards writes shards of so many
+clips, of random bytes, which no compression shrinks, and reports MB/s.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def run(folder: Path, rows: int) -> dict[str, float]:
 
 
 def recording_kind(number: int) -> str:
-    """Of each hundred the 50th is the copy of the one before, and the 80th has the pictures of the one before."""
+    """Of each hundred the 50th is a copy of the one before it, the 80th has the pictures of that before."""
     return {50: "copy", 80: "picture"}.get(number % 100, "own")
 
 

@@ -41,7 +41,7 @@ from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest, write_rows
 from bi_audio_dataset.sources.base import Source
-from bi_audio_dataset.workplace import JOURNAL, PARTS, WORK, part_path
+from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -101,7 +101,7 @@ def build(
     claim(output, build_settings(source, ids, config, settings))
     work = output / WORK
     if (output / "data").is_dir() and (finalize or not (work / PARTS).is_dir()):
-        if finalize:
+        if finalize and not (work / KEPT).exists():
             shutil.rmtree(work, ignore_errors=True)
         return BuildResult(output)
 
@@ -254,7 +254,8 @@ def _entry_of(rows: list[dict[str, Any]]) -> Entry:
 
 
 def _outdated(entry: Entry, asked: Asked) -> bool:
-    return any(clip.render != asked.renders.get(clip.id, 0) for clip in entry.clips)
+    """Whether it was made by other versions of the stages, or another rendering is asked for by now."""
+    return not entry.current or any(clip.render != asked.renders.get(clip.id, 0) for clip in entry.clips)
 
 
 def _run(

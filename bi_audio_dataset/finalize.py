@@ -22,7 +22,7 @@ from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.selection import Entry, Fate, Plan, decide, index_rows
 from bi_audio_dataset.shards import Figures, Placed, card, write_shards
-from bi_audio_dataset.workplace import JOURNAL, PARTS, WORK, part_path
+from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
 
 REMOVALS = "removed.txt"
 
@@ -91,6 +91,9 @@ def finalize(
     if not placed:
         raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
     tally = Tally()
+    (work / KEPT).unlink(missing_ok=True)
+    if keep:
+        (work / KEPT).touch()
     manifest.write(work / "manifest.jsonl", _counted(lines, tally))
     shutil.rmtree(work / "data", ignore_errors=True)
     figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"])

@@ -38,7 +38,8 @@ class Clip:
 
 @dataclass(slots=True)
 class Entry:
-    """A recording's row and those of its clips. files: what its input is, '' where that is unknown."""
+    """A recording's row and those of its clips. files: what its input is, '' where that is unknown; current:
+    made by this program's versions of all stages."""
 
     id: str
     offset: int
@@ -47,6 +48,7 @@ class Entry:
     files: str
     group: str
     seconds: float
+    current: bool = True
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -98,6 +100,7 @@ def entry_of(row: dict[str, Any], offset: int) -> Entry:
         files=files,
         group=row.get("group", ""),
         seconds=float(row.get("seconds", 0.0)),
+        current=row.get("stages", manifest.STAGE_VERSIONS) == manifest.STAGE_VERSIONS,
     )
 
 

@@ -66,7 +66,8 @@ def validate(folder: Path, media: bool = True, progress: bool = False) -> Report
                     return report
     if not seen:
         report.problems.append(f"{folder}: holds no rows")
-    report.problems += manifest_problems(folder, seen)
+    if not report.problems:  # else it would only say again what is missing
+        report.problems += manifest_problems(folder, seen)
     return report
 
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 WORK = ".work"
 PARTS = "parts"
 JOURNAL = "journal.jsonl"
+#: An empty file: finalize was told to keep the clips.
+KEPT = "kept"
 
 
 def part_path(parts: Path, recording_id: str) -> Path:

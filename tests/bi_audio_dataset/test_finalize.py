@@ -139,6 +139,7 @@ def test_people_decide_between_build_and_finalize(tmp_path, capsys):
     assert "'fake-2-0' was rendered again" in finalize(folder, write=False).problems[0]
     decide_on(folder, "fake-2-0", "accept", at=9, render=1)
     assert main(["finalize", str(folder), "--keep"]) == 0
+    assert quick_build(folder, 4).already_complete and (folder / ".work/parts").is_dir()
     rows = rows_in(folder)
     assert sorted(rows) == ["fake-0-1", "fake-1-0", "fake-1-1", "fake-2-0", "fake-2-1"]
     assert rows["fake-1-0"]["caption"] == "Visible sound: a bell, Invisible sound: none"
@@ -178,6 +179,25 @@ def test_quarantine_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(QuickMaker, "make", mended)
     quick_build(folder, 8, finalize=False)
     assert seen == ["fake-7"]
+
+
+def test_recordings_of_another_version_of_a_stage_are_made_again(tmp_path, monkeypatch):
+    folder, seen = tmp_path / "set", []
+    make = QuickMaker.make
+
+    def stamped(self, recording, *rest):
+        seen.append(recording.recording_id)
+        made = make(self, recording, *rest)
+        made.recording["stages"] = dict(manifest.STAGE_VERSIONS)
+        return made
+
+    monkeypatch.setattr(QuickMaker, "make", stamped)
+    quick_build(folder, 3, finalize=False)
+    quick_build(folder, 3, finalize=False)
+    assert seen == ["fake-0", "fake-1", "fake-2"]
+    monkeypatch.setitem(manifest.STAGE_VERSIONS, "render", 2)
+    quick_build(folder, 3, finalize=False)
+    assert seen == ["fake-0", "fake-1", "fake-2"] * 2
 
 
 # -------------------- kills

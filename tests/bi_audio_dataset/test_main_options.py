@@ -8,7 +8,7 @@ import pytest
 from fake_source import scene, ticks
 from test_main import one_line, write_recording
 
-from bi_audio_dataset import media
+from bi_audio_dataset import manifest, media
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.hrtf import spherical_head
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, ClipRecord
@@ -217,3 +217,21 @@ def test_reviewed_build_waits_for_finalize(films, tmp_path, capsys):
     assert main(["finalize", str(tmp_path / "set")]) == 0
     assert first_row(tmp_path / "set")["id"] == "walk"
     assert main(["validate", str(tmp_path / "set")]) == 0
+
+
+def test_the_same_recording_under_three_names_is_published_once(films, tmp_path):
+    """A copy, and one whose picture and sound were coded again, louder."""
+    (films / "copy.mp4").write_bytes((films / "walk.mp4").read_bytes())
+    (films / "copy.flac").write_bytes((films / "walk.flac").read_bytes())
+    frames = media.read_frames(films / "walk.mp4", np.arange(25) / 25)
+    media.write_video(films / "zoom.mp4", frames, fps=25, crf=30, preset="ultrafast")
+    foa, rate = media.read_audio(films / "walk.flac")
+    media.write_audio(films / "zoom.wav", np.clip(1.5 * foa, -1, 1), rate)
+    command = ["build", str(films), "--clip-s", "1", "--mark", "weak_cue", "--output", str(tmp_path / "set")]
+    assert main(command) == 0
+    (shard,) = (tmp_path / "set/data").glob("*.parquet")
+    assert [row["id"] for row in read_rows(shard)] == ["copy"]
+    rows = {row["id"]: row for row in manifest.read(tmp_path / "set/manifest.jsonl") if row["kind"] == "clip"}
+    assert rows["walk"]["reasons"] == {"duplicate": "the same file as 'copy'"}
+    assert rows["zoom"]["reasons"] == {"duplicate": "picture and sound of 'copy'"}
+    assert "| duplicate | 0 | 2 | 0 |" in (tmp_path / "set/README.md").read_text()
