@@ -178,7 +178,7 @@ def _pyav_blocks(path: Path, line: Timeline, blocks, size, num_threads: int) -> 
                 picture = following[1]
                 following = next(frames, None)
             if out is None:  # a large picture on its own need not be copied
-                out = picture()[None]
+                out = np.ascontiguousarray(picture())[None]
             else:
                 out[row] = picture()
         yield out

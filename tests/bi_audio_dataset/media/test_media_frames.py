@@ -80,6 +80,19 @@ def test_blocks_equal_the_whole(tmp_path, make_video, reader):
     assert make_video.numbers(whole) == [int(t * 25 + 1e-5) for t in times_s]
 
 
+def test_large_pictures_come_from_pyav_one_by_one(tmp_path, make_video, monkeypatch):
+    path = make_video(tmp_path / "vfr.mp4", pts_ms=VFR_MS)
+    times_s = np.array([pts / 1000 for pts in VFR_MS])
+    whole = media.read_frames(path, times_s)
+    monkeypatch.setattr(frames_module, "DECORD_PIXELS", 100)
+    monkeypatch.setattr(frames_module, "_open_decord", lambda *args, **kw: pytest.fail("decord was asked"))
+    kept = list(media.iter_frames(path, times_s, chunk=1))
+    assert [block.shape for block in kept] == [(1, *whole.shape[1:])] * len(times_s)
+    # Each stays what it was while the next ones come.
+    assert make_video.numbers(np.concatenate(kept)) == make_video.numbers(whole) == list(range(len(times_s)))
+    assert all(block.flags.c_contiguous for block in kept)
+
+
 def test_a_late_start_equals_the_tail(tmp_path, make_video, reader):
     path = make_video(tmp_path / "v.mp4", num_frames=50)
     assert make_video.numbers(media.read_frames(path, [1.5, 1.9, 1.62])) == [37, 47, 40]
