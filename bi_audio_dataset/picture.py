@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,9 @@ class PictureProbe:
     def __init__(self, config: SelectionConfig, count: int, panorama: bool = True) -> None:
         self.config, self.panorama = config, panorama
         self.size = (0, 0)
-        self._hashed = {round((i + 0.5) * count / HASHES - 0.5) for i in range(HASHES)} if count else set()
+        # of a window of fewer pictures some are hashed more than once
+        places = [min(count - 1, int((i + 0.5) * count / HASHES)) for i in range(HASHES)] if count else []
+        self._hashed = Counter(places)
         self.middle: NDArray[np.uint8] | None = None
         self._middle = count // 2
         self._seen = 0
@@ -43,9 +47,9 @@ class PictureProbe:
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
         if self._last is not None:
             self._differences.append(float(np.mean((grey - self._last) ** 2)))
-        if self._seen in self._hashed:
-            self._hashes.append(picture_hash(grey))
-            self._flat += float(grey.std()) < FLAT
+        if times := self._hashed[self._seen]:
+            self._hashes += times * [picture_hash(grey)]
+            self._flat += times * (float(grey.std()) < FLAT)
             if self.panorama:
                 self._shapes.append(projection_measures(grey))
         self._last = grey

@@ -89,6 +89,11 @@ def test_hashes_of_a_window_and_none_of_a_flat_one():
         probe.add(smooth(64, 128, True, k))
     assert len(set(probe.hashes())) == HASHES
     np.testing.assert_array_equal(probe.middle, smooth(64, 128, True, 8))
+    short = PictureProbe(CONFIG, 3)
+    for k in range(3):
+        short.add(smooth(64, 128, True, k))
+    assert len(short.hashes()) == HASHES and len(set(short.hashes())) == 3
+    assert PictureProbe(CONFIG, 16).hashes() == []
     flat = PictureProbe(CONFIG, 16)
     for _ in range(16):
         flat.add(np.full((64, 128, 3), 30, np.uint8))
