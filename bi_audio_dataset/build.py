@@ -2,8 +2,7 @@
 
 DIR/build.json                what is being built; another build into the same folder is refused
 DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, by one rename
-DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished, quarantine
-included
+DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished
 DIR/.work/scratch/            what a recording needs while it is made
 DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
 
@@ -14,18 +13,13 @@ config, seed, renderings asked for): a part that is lost or half written is simp
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -34,16 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset import manifest
-from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable, load_hrirs
+from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.finalize import finalize as finalize_folder
-from bi_audio_dataset.review import decisions, evidence
-from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
+from bi_audio_dataset.review import decisions
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
-from bi_audio_dataset.shards import Figures, read_manifest, write_rows
+from bi_audio_dataset.shards import Figures, read_manifest
 from bi_audio_dataset.sources.base import Source
+from bi_audio_dataset.unit import Asked, Task, run_unit, start_worker
 from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -61,15 +55,6 @@ class BuildResult:
     @property
     def already_complete(self) -> bool:
         return self.figures is None and not self.waiting
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a unit of work needs beside the recording: renders {clip id: rendering asked for by a reviewer};
-    evidence_folder: where the review page finds what it shows, None to keep nothing."""
-
-    renders: dict[str, int] = field(default_factory=dict)
-    evidence_folder: Path | None = None
 
 
 def build(
@@ -263,7 +248,7 @@ def _run(
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield (recording id, its manifest rows) as they finish."""
     if workers == 0:
-        task = _Task(source, config, parts, asked)
+        task = Task(source, config, parts, asked)
         for recording_id in todo:
             yield recording_id, task(recording_id)
         return
@@ -274,7 +259,7 @@ def _run(
         ProcessPoolExecutor(
             max(1, min(workers, len(todo))),
             context,
-            initializer=_start_worker,
+            initializer=start_worker,
             initargs=(source, config, parts, asked),
         ) as pool,
     ):
@@ -282,7 +267,7 @@ def _run(
             pending = {}
             queue = iter(todo)
             for recording_id in queue:
-                pending[pool.submit(_work, recording_id)] = recording_id
+                pending[pool.submit(run_unit, recording_id)] = recording_id
                 if len(pending) < 4 * workers:
                     continue
                 yield from _finished(pending)
@@ -302,89 +287,6 @@ def _finished(pending: dict) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     for future in done:
         yield pending.pop(future), future.result()
-
-
-class _Task:
-    """Builds one recording into its part file. Lives once per process: the HRIR set is prepared once."""
-
-    def __init__(self, source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
-        self.source, self.parts, self.asked = source, parts, asked
-        self.scratch = parts.with_name("scratch")
-        self.make = ClipMaker(config, evidence=asked.evidence_folder is not None)
-
-    def __call__(self, recording_id: str) -> list[dict[str, Any]]:
-        """The recording's manifest rows, its own first. A recording that cannot be used has that row
-        alone."""
-        started_s = time.perf_counter()
-        split = self.source.split(recording_id)
-        if split not in SPLITS:
-            raise ValueError(f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}")
-        try:
-            with tempfile.TemporaryDirectory(dir=self.scratch) as workdir:
-                recording = self.source.fetch(recording_id, Path(workdir))
-                made = self.make.make(recording, self.source.name, split, self.asked.renders)
-        except Unusable as error:
-            return [self._quarantine(recording_id, split, error.reasons, error.measures)]
-        except MemoryError:
-            raise
-        except Exception as error:
-            # the machine's fault: skipping would lose good recordings
-            if _is_disk_full(error) or _is_disk_full(error.__cause__):
-                raise
-            known = isinstance(error, UserError)
-            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
-        rows = [{**made.recording, "clips": len(made.clips)}, *made.clips]
-        part = part_path(self.parts, recording_id)
-        beside = part.with_name(part.name + ".tmp")
-        write_rows(beside, made.records, rows)
-        for clip_id, found in made.evidence.items():
-            evidence.save(self.asked.evidence_folder, clip_id, found)
-        os.replace(beside, part)
-        rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
-        return rows
-
-    def _quarantine(
-        self, recording_id: str, split: str, reasons: dict[str, str], measures: dict[str, float] | None = None
-    ) -> dict[str, Any]:
-        part_path(self.parts, recording_id).unlink(missing_ok=True)
-        return {
-            "kind": "recording",
-            "id": recording_id,
-            "decision": "quarantine",
-            "reasons": reasons,
-            "marks": {},
-            "split": split,
-            "measures": measures or {},
-            "source_name": self.source.name,
-            "clips": 0,
-        }
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    return getattr(error, "errno", None) in DISK_FULL
-
-
-_task: _Task | None = None
-
-
-def _start_worker(source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
-    global _task
-    import cv2
-
-    cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; parts are renamed whole, so a worker may stop anywhere
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # a killed parent must not leave workers waiting for tasks for ever
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _task = _Task(source, config, parts, asked)
-
-
-def _work(recording_id: str) -> list[dict[str, Any]]:
-    assert _task is not None, "worker not started"
-    return _task(recording_id)
 
 
 def _write_beside(path: Path, text: str) -> None:

@@ -48,6 +48,7 @@ FLOORS = {
         "views": 2,
         "selection": 3,
         "finalize": 3,
+        "unit": 3,
         "status": 4,
         "trajectory": 2,
         "render": 2,

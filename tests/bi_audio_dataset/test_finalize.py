@@ -11,8 +11,7 @@ import pyarrow.parquet
 import pytest
 from fake_source import FakeSource, tiny_config
 
-from bi_audio_dataset import build as build_module
-from bi_audio_dataset import manifest
+from bi_audio_dataset import manifest, unit
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import Made, Unusable
@@ -76,7 +75,7 @@ class QuickSource(FakeSource):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(build_module, "ClipMaker", QuickMaker)
+    monkeypatch.setattr(unit, "ClipMaker", QuickMaker)
 
 
 def quick_build(folder: Path, recordings: int = 20, **more):
@@ -293,7 +292,7 @@ def test_nothing_left_says_why(tmp_path):
 def test_review_keeps_evidence_of_the_recording(tmp_path, monkeypatch):
     from bi_audio_dataset.clip import ClipMaker
 
-    monkeypatch.setattr(build_module, "ClipMaker", ClipMaker)
+    monkeypatch.setattr(unit, "ClipMaker", ClipMaker)
     folder = tmp_path / "set"
     build(FakeSource((30.0,)), folder, tiny_config(), workers=0, progress=False, finalize=False)
     kept = evidence.load(folder, "fake-0")
