@@ -139,6 +139,7 @@ TINY = compose(
         spatial_width=128,
         cross_ear_input=True,
         interaural_whitening=0.7,
+        straight_guess=True,
         condition_times="time",
     ),
 )

@@ -24,6 +24,9 @@ DECORD_PIXELS = 2**20
 _MALLOPT = ((-3, 32 << 20), (-1, 128 << 20))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 # A time asked for as i / fps may fall a rounding error short of the frame's own time.
 _TIME_SLACK_S = 1e-6
+# Decord decodes ahead of what is asked for, without a bound: while its user works on the first frames, those
+# of the whole file come to lie in memory. A file whose frames would take more than this is PyAV's.
+READ_AHEAD_BYTES = 256 * 2**20
 
 
 def read_frames(
@@ -128,9 +131,10 @@ def _open_decord(path: Path, line: Timeline, size: tuple[int, int], num_threads:
     - counts frames that an edit list hides but does not decode them, so that its indices point elsewhere;
     - ignores a mirror in the display matrix;
     - counts other frames or times than the packets say;
-    - gives the row padding as channels (pictures 8, 12, 16, 24, 32, 48, 96 or 144 wide).
+    - gives the row padding as channels (pictures 8, 12, 16, 24, 32, 48, 96 or 144 wide);
+    - would fill the memory with a long video (READ_AHEAD_BYTES).
     """
-    if line.mirrored or not line.shown.all():
+    if line.mirrored or not line.shown.all() or 3 * size[0] * size[1] * len(line.times_s) > READ_AHEAD_BYTES:
         return None
     decord = _decord()
 

@@ -57,4 +57,5 @@ def test_a_preset_can_run():
     torch.nn.init.ones_(net.final_layer.conv.bias)
     with torch.no_grad():
         out = net(x, torch.tensor([0.5]), net.null_conditions(1, sequence))
-    torch.testing.assert_close(out, torch.ones_like(x))
+    # at t = 1/2 the straight guess is zero, and its error sqrt(2) large
+    torch.testing.assert_close(out, torch.full_like(x, 2**0.5))

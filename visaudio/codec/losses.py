@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from visaudio.codec.spectral import SpectralCodec
 
@@ -29,12 +29,14 @@ class SpectralLossConfig:
     complex_weight: float = 2.0
     level_weight: float = 1.0
     frame_weight: float = 2.0
+    readout_weight: float = 2.0
     kl_weight: float = 1e-3
     noise_std: float = 0.15
     phase_cutoff_hz: float = 1500.0
     complex_n_ffts: tuple[int, ...] = (1024, 2048)
     level_n_fft: int = 1024
     frame_n_fft: int = 2048
+    readout_bands: int = 16
     level_bands: int = 10
 
 
@@ -122,6 +124,31 @@ def frame_level_loss(estimate: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(levels(estimate), levels(target))
 
 
+class LevelReadout(nn.Module):
+    """Latents (B, F, D) -> levels (B, F, M + 1) in units of 10 dB, linear: M mel bands and the whole frame.
+
+    Trained with the codec and dropped afterwards. It makes the latents say levels in straight lines: whatever
+    generates them then has an ILD of 2 dB as one direction of the ears' difference, not as a bend in forty
+    dimensions. Without it a linear fit finds 73 to 94 % of the bands' variance, with errors larger than ILDs.
+    """
+
+    def __init__(self, latent_dim: int, bands: int) -> None:
+        super().__init__()
+        self.bands = bands
+        self.linear = nn.Linear(latent_dim, bands + 1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.linear(latents)
+
+    def targets(self, codec: SpectralCodec, audio: Tensor) -> Tensor:
+        """What should be read, from audio (B, 1, S) of whole latent frames."""
+        power = codec.stft(audio[:, 0]).abs().square().unflatten(1, (-1, codec.config.downsample)).mean(dim=2)
+        filters = mel_filters(codec.sample_rate, codec.config.n_fft, self.bands).to(audio.device)
+        bands = (power @ filters + LEVEL_FLOOR_POWER) * filters.shape[0]
+        whole = power.sum(dim=-1, keepdim=True) + 10 * LEVEL_FLOOR_POWER
+        return torch.cat([bands, whole], dim=-1).log10()
+
+
 def reconstruction_losses(
     estimate: Tensor, target: Tensor, sample_rate: int, config: SpectralLossConfig | None = None
 ) -> dict[str, Tensor]:
@@ -171,9 +198,11 @@ def spectral_codec_loss(
     audio: Tensor,
     generator: torch.Generator | None = None,
     config: SpectralLossConfig | None = None,
+    readout: LevelReadout | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One training step's loss for audio (B, 1, S): weighted sum and detached unweighted parts.
 
+    readout: also asks the noisy latents for levels; S is then to be a whole number of latent frames.
     Call it under autocast for bf16: the STFTs, the head and the losses stay float32.
     """
     config = config or SpectralLossConfig()
@@ -191,4 +220,8 @@ def spectral_codec_loss(
         + config.frame_weight * parts["frame"]
         + config.kl_weight * parts["kl"]
     )
+    if readout is not None:
+        with torch.autocast(audio.device.type, enabled=False):
+            parts["readout"] = F.l1_loss(readout(latents.float()), readout.targets(codec, audio))
+        loss = loss + config.readout_weight * parts["readout"]
     return loss, {name: value.detach() for name, value in parts.items()}

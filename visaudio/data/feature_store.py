@@ -59,8 +59,9 @@ def read_arrow(path: Path):
 class FeatureDataset:
     """Random access to a features folder; `split` None means all clips.
 
-    `ids`, `captions`, `classes`, `splits` and `hrir_symmetric` are lists in the order of the indices. preload copies the
-    files into memory (1.4 GB for 2000 clips of the tiny preset); otherwise they stay memory-mapped.
+    `ids`, `captions`, `classes`, `splits` and `hrir_symmetric` are lists in the order of the indices. preload
+    copies the files into memory (1.4 GB for 2000 clips of the tiny preset); otherwise they stay
+    memory-mapped.
     """
 
     def __init__(

@@ -79,6 +79,8 @@ class NetworkConfig:
     # 0: latents are scaled per dimension. Above: what differs between the ears is scaled up as well, to unit
     # deviation at 1 (_ear_scales): by estimate an ILD of 3 dB is one per cent of a latent's variance
     interaural_whitening: float = 0.0
+    # on: the network gives what the best linear guess of the velocity from x_t leaves over (_straight_guess)
+    straight_guess: bool = False
     shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
 
     def __post_init__(self) -> None:
@@ -309,7 +311,8 @@ class DualBranchNetwork(nn.Module):
         x = self._joint(x, prepared, clip_condition, joint_condition, latent_rot, clip_rot)
         x = self._branches(x, frame_condition, latent_rot)
         velocity = self.final_layer(x, for_each_ear(clip_condition))
-        return rearrange(velocity, "(b e) n d -> b e n d", e=2)
+        velocity = rearrange(velocity, "(b e) n d -> b e n d", e=2)
+        return _straight_guess(latents, t, velocity) if c.straight_guess else velocity
 
     def forward(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Normalised latents (B, 2, N, D), t (B,), conditions of B samples -> velocity (B, 2, N, D)."""
@@ -368,6 +371,18 @@ class DualBranchNetwork(nn.Module):
             if self.config.inter_ear_attention:
                 ears = self.inter_ear[i](ears, rot)
         return rearrange(torch.stack(ears, dim=1), "b e n d -> (b e) n d")
+
+
+def _straight_guess(x_t: Tensor, t: Tensor, rest: Tensor) -> Tensor:
+    """The best linear guess of the velocity from x_t, and `rest` in units of its error. (B, 2, N, D), t (B,).
+
+    With data and noise of unit variance, v = x_1 - x_0 has covariance 2 t - 1 with x_t, which has variance
+    s = t^2 + (1 - t)^2: the guess is (2 t - 1) / s x_t, its error has variance 1 / s (preconditioning as in
+    Karras et al. 2022, arXiv 2206.00364, for the straight path). The trunk need not carry the noise through.
+    """
+    t = t.to(x_t.dtype)[:, None, None, None]
+    s = t.square() + (1 - t).square()
+    return (2 * t - 1) / s * x_t + rest.to(x_t.dtype) / s.sqrt()
 
 
 def _scale_ears(tokens: Tensor, middle: Tensor, side: Tensor) -> Tensor:

@@ -11,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
-from visaudio.codec.losses import SpectralLossConfig, reconstruction_losses, spectral_codec_loss
+from visaudio.codec.losses import (
+    LevelReadout,
+    SpectralLossConfig,
+    reconstruction_losses,
+    spectral_codec_loss,
+)
 from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset
 from visaudio.training.interaural import interaural_errors
@@ -145,12 +150,15 @@ def train_codec(
     train, held_out = _load_audio(dataset, spec, cache, workers, progress, config.validation_clips)
     sampler = CropSampler(train, codec.sample_rate, config, codec.latent_hop)
 
+    readout = LevelReadout(codec.latent_dim, config.loss.readout_bands).to(device)
+    trained = nn.ModuleDict({"codec": codec, "readout": readout})
+
     def loss_function(step: int):
         generator = torch.Generator(device).manual_seed(config.loop.seed * 1_000_003 + step)
-        return spectral_codec_loss(codec, sampler.batch(step).to(device), generator, config.loss)
+        return spectral_codec_loss(codec, sampler.batch(step).to(device), generator, config.loss, readout)
 
     validate = None if held_out is None else (lambda: codec_figures(codec, held_out))
-    figures = run_stage("codec", config.loop, codec, loss_function, output, validate, progress)
+    figures = run_stage("codec", config.loop, trained, loss_function, output, validate, progress)
     save_file({k: v.contiguous().cpu() for k, v in codec.state_dict().items()}, weights)
     finish(output, figures, config)
     return codec.eval(), figures

@@ -223,6 +223,19 @@ def test_a_relative_name_with_a_colon(tmp_path, make_video, monkeypatch):
     assert make_video.numbers(media.read_frames(Path("take:1.mp4"), [0.5])) == [12]
 
 
+def test_a_long_video_is_not_read_ahead(tmp_path, make_video, monkeypatch):
+    """Decord would go on decoding while its user works: 0.8 GB for five minutes at 256 x 144."""
+    path = make_video(tmp_path / "long.mp4")
+    times = np.arange(5) / 25
+    expected = frames_module.read_frames(path, times)
+    opened = []
+    monkeypatch.setattr(frames_module, "_decord", lambda: opened.append(1))
+    monkeypatch.setattr(frames_module, "READ_AHEAD_BYTES", expected[0].nbytes)
+    frames = frames_module.read_frames(path, times)
+    assert not opened
+    assert np.abs(frames.astype(int) - expected).mean() < 2
+
+
 def test_decord_comes_without_the_cuda_libraries():
     """decord2 would load all of them at import: 380 MB that a CPU user has no use for."""
     script = (

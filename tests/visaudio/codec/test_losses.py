@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from visaudio.codec.losses import (
+    LevelReadout,
     add_latent_noise,
     complex_loss,
     mel_filters,
@@ -14,6 +15,10 @@ from visaudio.codec.losses import (
 from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
 
 RATE = 22050
+
+
+SIZES = {"encoder_width": 32, "encoder_blocks": 1, "decoder_width": 32, "decoder_blocks": 1}
+SMALL = SpectralCodecConfig(n_fft=256, hop=64, latent_dim=8, phase_slots=2, **SIZES)
 
 
 @pytest.fixture
@@ -76,11 +81,33 @@ def test_latent_noise_is_relative_to_each_dimension():
     assert noise.std(dim=(0, 1)).tolist() == pytest.approx([0.15, 7.5], rel=0.03)
 
 
+def test_readout_asks_for_each_latent_frames_levels(audio):
+    codec = SpectralCodec(SMALL)
+    readout = LevelReadout(codec.latent_dim, bands=6)
+    quiet, loud = (readout.targets(codec, gain * audio[..., :7936]) for gain in (1.0, 10.0))
+    assert quiet.shape == (2, 7936 // codec.latent_hop, 7) == readout(codec.encode(audio[..., :7936])).shape
+    assert torch.allclose(loud - quiet, torch.full_like(quiet, 2.0), atol=0.02)  # 20 dB, in units of 10
+
+
+def test_readout_makes_latents_say_levels(audio):
+    torch.manual_seed(0)
+    codec = SpectralCodec(SMALL)
+    readout = LevelReadout(codec.latent_dim, bands=6)
+    optimizer = torch.optim.Adam([*codec.parameters(), *readout.parameters()], 5e-3)
+    found = []
+    for step in range(40):
+        generator = torch.Generator().manual_seed(step)
+        loss, parts = spectral_codec_loss(codec, audio[..., :7936], generator, readout=readout)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(parts["readout"].item())
+    assert found[-1] < 0.5 * found[0]
+
+
 def test_codec_loss_is_deterministic_per_seed_and_falls_in_a_few_steps(audio):
     torch.manual_seed(0)
-    sizes = {"encoder_width": 32, "encoder_blocks": 1, "decoder_width": 32, "decoder_blocks": 1}
-    config = SpectralCodecConfig(n_fft=256, hop=64, latent_dim=8, phase_slots=2, **sizes)
-    codec = SpectralCodec(config)
+    codec = SpectralCodec(SMALL)
     first, parts = spectral_codec_loss(codec, audio, torch.Generator().manual_seed(3))
     again, _ = spectral_codec_loss(codec, audio, torch.Generator().manual_seed(3))
     other, _ = spectral_codec_loss(codec, audio, torch.Generator().manual_seed(4))

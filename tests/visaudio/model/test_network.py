@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
+from visaudio.flow import interpolate, velocity_target
 from visaudio.model.conditions import Conditions
-from visaudio.model.network import DualBranchNetwork, NetworkConfig
+from visaudio.model.network import DualBranchNetwork, NetworkConfig, _straight_guess
 from visaudio.sequence import SequenceConfig
 
 SEQUENCE = SequenceConfig(duration_s=2.0, sample_rate=22050)
@@ -55,6 +56,24 @@ def latents(batch: int = 2, tokens: int = N) -> torch.Tensor:
 
 def flip_columns(cells: torch.Tensor) -> torch.Tensor:
     return cells.unflatten(-2, (2, 8)).flip(-2).flatten(-3, -2)
+
+
+def test_straight_guess_is_the_least_squares_one():
+    x_0, x_1 = torch.randn(2, 4, 2, 500, 3, generator=torch.Generator().manual_seed(0)).unbind(0)
+    t = torch.tensor([0.0, 0.2, 0.5, 0.9])
+    x_t, v = interpolate(x_0, x_1, t), velocity_target(x_0, x_1)
+    guess = _straight_guess(x_t, t, torch.zeros_like(x_t))
+    rest = (v - guess).flatten(1)
+    assert (rest * x_t.flatten(1)).mean(dim=1).abs().max() < 0.05  # nothing linear is left
+    scale = _straight_guess(torch.zeros_like(x_t), t, torch.ones_like(x_t)).flatten(1)[:, 0]
+    assert torch.allclose(rest.std(dim=1), scale, rtol=0.04)
+
+
+def test_straight_guess_is_added_to_what_the_network_says():
+    plain, guessing = network(), network(straight_guess=True)
+    guessing.load_state_dict(plain.state_dict())
+    x, t, told = latents(), torch.tensor([0.2, 0.7]), conditions()
+    assert torch.allclose(guessing(x, t, told), _straight_guess(x, t, plain(x, t, told)), atol=1e-5)
 
 
 def test_block_kernel_1_is_a_plain_transformer_block():
