@@ -103,6 +103,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--licence", help="recorded in each row (default: unknown)")
     parser.add_argument("--provenance", help="recorded in each row, beside the file's name")
     parser.add_argument("--channels", help="ambisonic order where no file states it: ambix, fuma, ...")
+    parser.add_argument(
+        "--trust-picture",
+        action="store_true",
+        default=None,
+        help="take pictures that do not look like one whole 360-degree view",
+    )
     parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
     parser.add_argument(
         "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
@@ -251,6 +257,7 @@ def _source(options: argparse.Namespace):
         "licence": options.licence,
         "provenance": options.provenance,
         "channels": options.channels,
+        "trust_picture": options.trust_picture,
         "lists": options.lists,
         "number": options.fairplay_split,
         "sound": options.sound,

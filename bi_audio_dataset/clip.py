@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -270,10 +271,20 @@ class ClipMaker:
         clip_id = window.clip_id if config.views_per_recording == 1 else f"{window.clip_id}-v{view}"
         render = renders.get(clip_id, 0)
         draw = {"seed": config.seed, "window": window.number, "view": view, "render": render}
+        # as they were first rendered: a view that is rendered again must not move the ones after it
+        earlier: list[CameraPath] = []
+        for number in range(view):
+            earlier.append(self._draw_camera(window, number, 0, earlier)[1])
+        return clip_id, draw, *self._draw_camera(window, view, render, earlier)
+
+    def _draw_camera(
+        self, window: _Window, view: int, render: int, earlier: Sequence[CameraPath]
+    ) -> tuple[float, CameraPath, dict[str, Any]]:
+        """(hfov_deg, camera path, direction of most energy) of one view, apart from the `earlier` ones."""
+        config = self.config
         rng = clip_rng(config.seed, window.recording.recording_id, window.number, view, render)
         hfov_deg = choose_hfov(rng, config)
-        path, facing = plan_camera(rng, window.audio, hfov_deg, config)
-        return clip_id, draw, hfov_deg, path, facing
+        return hfov_deg, *plan_camera(rng, window.audio, hfov_deg, config, earlier)
 
     def _sound_findings(self, audio: np.ndarray) -> list[Finding]:
         chosen = self.config.selection
@@ -390,7 +401,11 @@ class ClipMaker:
 
 
 def plan_camera(
-    rng: np.random.Generator, foa: np.ndarray, hfov_deg: float, config: BuildConfig
+    rng: np.random.Generator,
+    foa: np.ndarray,
+    hfov_deg: float,
+    config: BuildConfig,
+    apart_from: Sequence[CameraPath] = (),
 ) -> tuple[CameraPath, dict[str, Any]]:
     """A path that first looks near the direction of most energy, and that direction in degrees."""
     path, aim = path_from_energy(
@@ -402,11 +417,12 @@ def plan_camera(
         config.trajectory,
         hfov_deg=hfov_deg,
         elsewhere_probability=config.random_yaw_probability,
+        apart_from=apart_from,
     )
     facing = {
         "azimuth_deg": round(math.degrees(aim.azimuth_rad), 3),
         "elevation_deg": round(math.degrees(aim.elevation_rad), 3),
-        "confidence": round(float(aim.confidence), 6),
+        "confidence": float(aim.confidence),
         "elsewhere": aim.elsewhere,
     }
     return path, facing

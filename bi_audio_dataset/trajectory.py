@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -140,29 +139,6 @@ def path_from_energy(
         if best_deg >= min_separation_deg:
             break
     return best
-
-
-def paths_from_energy(
-    foa: ArrayLike,
-    sample_rate: float,
-    num_frames: int,
-    rate_hz: float,
-    rng: np.random.Generator,
-    config: TrajectoryConfig = TrajectoryConfig(),
-    *,
-    views: int = 1,
-    **options: Any,
-) -> list[tuple[CameraPath, EnergyAim]]:
-    """`views` distinct paths, the first of them path_from_energy's own; options are path_from_energy's."""
-    chosen: list[tuple[CameraPath, EnergyAim]] = []
-    for _ in range(views):
-        earlier = [path for path, _ in chosen]
-        chosen.append(
-            path_from_energy(
-                foa, sample_rate, num_frames, rate_hz, rng, config, apart_from=earlier, **options
-            )
-        )
-    return chosen
 
 
 def mean_separation_deg(a: CameraPath, b: CameraPath) -> float:

@@ -96,6 +96,19 @@ def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
     assert "error: 1 recordings skipped: stereo" in error
 
 
+def test_a_picture_that_looks_wrong_can_be_overruled(tmp_path, capsys):
+    films = tmp_path / "films"
+    films.mkdir()
+    write_recording(films)
+    frames, _ = scene(45.0, 1.0)
+    half = frames[:, ::2]
+    media.write_video(films / "walk.mp4", np.concatenate([half, half], axis=1), fps=25, preset="ultrafast")
+    command = ["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]
+    assert main(command) == 2
+    assert "shows the same twice" in capsys.readouterr().err
+    assert main([*command[:-1], str(tmp_path / "other"), "--trust-picture"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

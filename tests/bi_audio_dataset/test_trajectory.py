@@ -7,7 +7,6 @@ from bi_audio_dataset.trajectory import (
     TrajectoryConfig,
     mean_separation_deg,
     path_from_energy,
-    paths_from_energy,
     random_path,
 )
 
@@ -123,12 +122,11 @@ def test_silence_has_no_confidence():
 def test_views_of_one_recording_are_distinct_and_the_first_is_the_only_ones_own():
     foa = _field(-70)
     single, _ = path_from_energy(foa, FIELD_RATE, 100, RATE_HZ, np.random.default_rng(9), hfov_deg=90.0)
-    views = [
-        path
-        for path, _ in paths_from_energy(
-            foa, FIELD_RATE, 100, RATE_HZ, np.random.default_rng(9), views=4, hfov_deg=90.0
+    rng, views = np.random.default_rng(9), []
+    for _ in range(4):
+        views.append(
+            path_from_energy(foa, FIELD_RATE, 100, RATE_HZ, rng, hfov_deg=90.0, apart_from=tuple(views))[0]
         )
-    ]
     np.testing.assert_array_equal(views[0].yaw_rad, single.yaw_rad)
     pairs = [(a, b) for i, a in enumerate(views) for b in views[:i]]
     assert len(views) == 4 and min(mean_separation_deg(a, b) for a, b in pairs) >= 10
@@ -138,9 +136,11 @@ def test_views_of_one_recording_are_distinct_and_the_first_is_the_only_ones_own(
 
 def test_where_no_distinct_view_exists_the_farthest_of_the_draws_is_taken():
     tight = TrajectoryConfig(static_probability=1.0, first_yaw_offset_deg=2.0, first_pitch_offset_deg=0.0)
-    views = paths_from_energy(_field(0), FIELD_RATE, 5, RATE_HZ, np.random.default_rng(0), tight, views=2)
+    foa, rng = _field(0), np.random.default_rng(0)
+    first, _ = path_from_energy(foa, FIELD_RATE, 5, RATE_HZ, rng, tight)
+    second, _ = path_from_energy(foa, FIELD_RATE, 5, RATE_HZ, rng, tight, apart_from=[first])
     # Two draws from +-2 degrees lie 1.3 apart on the mean; the farthest of 32 nearly as far as can be.
-    assert mean_separation_deg(views[0][0], views[1][0]) > 2
+    assert mean_separation_deg(first, second) > 2
 
 
 def test_separation_is_the_angle_between_axes():

@@ -68,7 +68,7 @@ def write_splits(folder, number=1, write=write_h5):
     place = folder / f"splits/split{number}"
     place.mkdir(parents=True)
     for name, clips in SPLIT.items():
-        write(place / f"{name}.h5", [f"/home/someone/binaural16k/{clip}.wav" for clip in clips])
+        write(place / f"{name}.h5", [f"/data/someone/binaural16k/{clip}.wav" for clip in clips])
 
 
 @pytest.fixture
