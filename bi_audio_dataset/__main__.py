@@ -243,7 +243,7 @@ def _selection(options: argparse.Namespace):
     selection = SelectionConfig()
     if options.source == "fairplay":  # its published splits stay as they are, though scenes recur in them
         selection = replace(selection, duplicate=replace(selection.duplicate, keep_together=False))
-    actions = {}
+    actions = {"not_equirectangular": "mark"} if options.trust_picture else {}
     for action in ("reject", "mark", "off"):
         for name in getattr(options, action):
             if actions.setdefault(name, action) != action:
