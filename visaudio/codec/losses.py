@@ -26,7 +26,7 @@ SCALES = ((256, 32), (512, 48), (1024, 80), (2048, 100))  # (n_fft, mel bands)
 class SpectralLossConfig:
     mel_weight: float = 1.0
     magnitude_weight: float = 0.5
-    complex_weight: float = 2.0
+    complex_weight: float = 3.0
     level_weight: float = 1.0
     frame_weight: float = 2.0
     readout_weight: float = 2.0

@@ -58,11 +58,11 @@ def _flow() -> FlowStageConfig:
         loop=FlowLoopConfig(
             steps=20000,
             max_minutes=90.0,
-            batch_size=16,
+            batch_size=32,
             optimizer="muon",
             validate_every=500,
             schedule=ScheduleConfig(
-                peak=2e-3, warmup_steps=200, decay="cosine", decay_start=0.3, final_ratio=0.02
+                peak=3e-3, warmup_steps=150, decay="cosine", decay_start=0.3, final_ratio=0.02
             ),
             dropout=DropoutConfig(text=0.5),
         )
