@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.workplace import PARTS, WORK
 
 #: Where rows lie, the first that holds any. Parts go before shards: `finalize --keep` leaves both, and only
 #: parts hold the clips that were left out and those that were rendered again.
-LOCATIONS = (".work/parts", "data")
+LOCATIONS = (f"{WORK}/{PARTS}", "data")
 #: A folder's time stamp is trusted to tell of changes once it is this old; clocks of file systems are coarse.
 SETTLED_S = 2.0
 _COLUMNS = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -284,11 +284,6 @@ def lengths(audio_s: float, video_s: float, config: LengthFilter) -> Finding:
         {"audio_s": audio_s, "video_s": video_s},
         f"{audio_s:.2f} s of sound, {video_s:.2f} s of picture",
     )
-
-
-def plain(config: SelectionConfig) -> dict:
-    """For build.json."""
-    return asdict(config)
 
 
 def _plain(value: float) -> float:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bi_audio_dataset.render import LevelConfig, normalise
+from bi_audio_dataset.render import QUIET, LevelConfig, decibel, normalise
 from bi_audio_dataset.schema import AUDIO_RATE_HZ
 
 if TYPE_CHECKING:
     from bi_audio_dataset.clip import BuildConfig
-
-QUIET = 1e-12
 
 
 def normalise_level(ears: np.ndarray, config: BuildConfig) -> tuple[np.ndarray, float]:
@@ -33,8 +31,3 @@ def lr_difference(ears: np.ndarray) -> float:
 def rms_dbfs(audio: np.ndarray) -> float:
     """Of (C, N), all channels together."""
     return decibel(math.sqrt(float(np.mean(np.square(audio, dtype=np.float64)))))
-
-
-def decibel(value: float) -> float:
-    """20 log10 of an amplitude, at least -180."""
-    return 20 * math.log10(max(value, 1e-9))

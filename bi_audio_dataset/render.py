@@ -62,9 +62,11 @@ def normalise(
     mean_square = float(np.mean(np.square(ears, dtype=np.float64))) if ears.size else 0.0
     if math.sqrt(mean_square) < QUIET:
         return ears.astype(np.float32), 0.0
-    level_db = _db(math.sqrt(mean_square)) if config.measure == "rms" else loudness_lufs(ears, sample_rate)
+    level_db = (
+        decibel(math.sqrt(mean_square)) if config.measure == "rms" else loudness_lufs(ears, sample_rate)
+    )
     gain_db = min(
-        config.target_db - level_db, config.true_peak_dbfs - _db(true_peak(ears)), config.max_gain_db
+        config.target_db - level_db, config.true_peak_dbfs - decibel(true_peak(ears)), config.max_gain_db
     )
     return (ears * 10 ** (gain_db / 20)).astype(np.float32), float(gain_db)
 
@@ -184,7 +186,8 @@ def wiener(foa: NDArray[np.float32], sample_rate: int, floor_db: float = -15.0) 
 DENOISERS: dict[str, Denoiser] = {"wiener": wiener}
 
 
-def _db(value: float) -> float:
+def decibel(value: float) -> float:
+    """20 log10 of an amplitude, at least -180."""
     return 20 * math.log10(max(value, 1e-9))
 
 

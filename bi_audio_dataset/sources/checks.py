@@ -38,6 +38,19 @@ def videos_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def video_ids(folder: Path) -> list[str]:
+    """The stems of a folder's videos, sorted. UserError if there is none."""
+    ids = sorted(videos_in(folder))
+    if not ids:
+        raise UserError(f"'{folder}' holds no video ({', '.join(VIDEO_SUFFIXES)})")
+    return ids
+
+
+def provenance_of(video: Path, stated: str) -> str:
+    """What a row says of its origin: the file's name, after what the user stated."""
+    return f"{stated}: {video.name}" if stated else video.name
+
+
 def one_video(folder: Path, stem: str) -> Path:
     """The only video of that stem. UserError if there is none, or several."""
     found = [path for suffix in VIDEO_SUFFIXES for path in _with_suffix(folder, stem, suffix)]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bi_audio_dataset.channels import AMBIX, ChannelOrder, order_of
-from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources import checks
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.splits import DEFAULT_FRACTIONS, split_of
@@ -46,10 +45,7 @@ class FolderSource:
         }
 
     def recording_ids(self) -> list[str]:
-        ids = sorted(checks.videos_in(self.folder))
-        if not ids:
-            raise UserError(f"'{self.folder}' holds no video ({', '.join(checks.VIDEO_SUFFIXES)})")
-        return ids
+        return checks.video_ids(self.folder)
 
     def split(self, recording_id: str) -> str:
         return split_of(recording_id, self.fractions)
@@ -57,7 +53,7 @@ class FolderSource:
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
         """Point to the files, checked by `panorama`."""
         video = checks.one_video(self.folder, recording_id)
-        provenance = f"{self.provenance}: {video.name}" if self.provenance else video.name
+        provenance = checks.provenance_of(video, self.provenance)
         audio, order = panorama(video, self.channels, self.trust_picture)
         return Recording(recording_id, video, audio, self.licence, provenance, channels=order)
 

@@ -47,10 +47,7 @@ class PerspectiveSource:
         }
 
     def recording_ids(self) -> list[str]:
-        ids = sorted(checks.videos_in(self.folder))
-        if not ids:
-            raise UserError(f"'{self.folder}' holds no video ({', '.join(checks.VIDEO_SUFFIXES)})")
-        return ids
+        return checks.video_ids(self.folder)
 
     def split(self, recording_id: str) -> str:
         return split_of(recording_id, self.fractions)
@@ -64,7 +61,7 @@ class PerspectiveSource:
             video,
             audio,
             self.licence,
-            f"{self.provenance}: {video.name}" if self.provenance else video.name,
+            checks.provenance_of(video, self.provenance),
             kind="pair",
             ears=f"recorded: {self.sound}",
             hfov_deg=self.hfov_deg,

@@ -23,7 +23,7 @@ from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
-from visaudio.training.optimizer import make_optimizer
+from visaudio.training.optimizer import check_optimizer, make_optimizer
 from visaudio.training.progress import Progress
 from visaudio.training.run_state import RunState
 from visaudio.training.schedule import ScheduleConfig, learning_rate
@@ -62,6 +62,7 @@ class FlowLoopConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        check_optimizer(self.optimizer)
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise UserError("steps, batch_size and accumulation must be at least 1")
 

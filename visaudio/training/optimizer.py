@@ -42,7 +42,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts.values() for group in part.param_groups]
 
     @torch.no_grad()
-    def step(self, closure=None):  # noqa: ANN001, ANN201: torch's own signature
+    def step(self, closure=None):
         loss = None if closure is None else torch.enable_grad()(closure)()
         for part in self.parts.values():
             part.step()
@@ -70,12 +70,17 @@ def hidden_matrices(module: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def check_optimizer(kind: str) -> None:
+    """UserError for an unknown kind."""
+    if kind not in OPTIMIZERS:
+        raise UserError(f"optimizer is '{kind}', expected one of {', '.join(OPTIMIZERS)}")
+
+
 def make_optimizer(
     module: nn.Module, kind: str, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.Optimizer:
     """Biases, norms, gains and scalars are not decayed. Raises UserError for an unknown kind."""
-    if kind not in OPTIMIZERS:
-        raise UserError(f"optimizer is '{kind}', expected one of {', '.join(OPTIMIZERS)}")
+    check_optimizer(kind)
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     matrices = hidden_matrices(module) if kind == "muon" else {}
     taken = {id(p) for p in matrices.values()}

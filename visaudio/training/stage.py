@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bi_audio_dataset.schema import UserError
 from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.guards import StopSignal
-from visaudio.training.optimizer import make_optimizer
+from visaudio.training.optimizer import check_optimizer, make_optimizer
 
 LossFunction = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -54,6 +54,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision is '{self.precision}', expected one of {', '.join(PRECISIONS)}")
+        check_optimizer(self.optimizer)
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}, expected at least 1")
         if not 0 < self.learning_rate < math.inf:

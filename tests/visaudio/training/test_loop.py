@@ -59,6 +59,36 @@ def test_killed_and_resumed_equals_straight_bit_for_bit(tmp_path, accumulation):
     assert snapshots[0] == snapshots[1]
 
 
+class _WithMatrix(FakeNetwork):
+    """Has a hidden matrix for Muon to take."""
+
+    def __init__(self):
+        super().__init__(width=32)
+        self.hidden = torch.nn.Linear(32, 32)
+
+    def forward(self, *arguments):
+        outer, self.outer = self.outer, torch.nn.Sequential(self.hidden, self.outer)
+        try:
+            return super().forward(*arguments)
+        finally:
+            self.outer = outer
+
+
+def test_muon_resumes_bit_for_bit_too(tmp_path):
+    config = FlowLoopConfig(**{**vars(CONFIG), "optimizer": "muon"})
+    runs = {}
+    for run in ("straight", "resumed"):
+        torch.manual_seed(0)
+        samples = FakeSamples() if run == "straight" else _KilledAfter(20)
+        runs[run] = train(_WithMatrix(), samples, config, tmp_path / run)
+    assert runs["straight"].finished and not runs["resumed"].finished
+    assert train(_WithMatrix(), FakeSamples(), config, tmp_path / "resumed").finished
+    a, b = _final(tmp_path / "straight"), _final(tmp_path / "resumed")
+    assert all(torch.equal(a.network[name], b.network[name]) for name in a.network)
+    momenta = [c.optimizer["muon"]["state"][0]["momentum_buffer"] for c in (a, b)]
+    assert torch.equal(*momenta) and momenta[0].abs().max() > 0
+
+
 def test_training_learns_and_the_loss_is_the_flow_matching_loss(tmp_path):
     config = FlowLoopConfig(
         steps=300,
