@@ -140,6 +140,7 @@ TINY = compose(
         cross_ear_input=True,
         interaural_whitening=0.7,
         straight_guess=True,
+        condition_guess=True,
         condition_times="time",
     ),
 )

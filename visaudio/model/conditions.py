@@ -101,7 +101,9 @@ class PreparedConditions(_Batch):
     text: Tensor  # (B, L, D)
     sync: Tensor  # (B, N, D), at the latents' rate
     pooled: Tensor  # (B, D), of video and text
-    spatial: Tensor | None  # (B, 2, N, D) of the spacetime module, per ear
+    spatial: Tensor | None = None  # (B, 2, N, D) of the spacetime module, per ear
+    hidden: Tensor | None = None  # (B, 2, N, D) of the condition guess, per ear
+    mean: Tensor | None = None  # (B, 2, N, latent dimensions): where it says the data lie
 
 
 def random_masks(

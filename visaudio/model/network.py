@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from visaudio.model.blocks import FinalLayer, InterEarAttention, JointBlock, StreamBlock, for_each_ear
 from visaudio.model.conditions import Conditions, PreparedConditions
+from visaudio.model.guess import ConditionGuess, straight_guess
 from visaudio.model.layers import ChannelLastConv1d, GatedMLP, TimeEmbedding
 from visaudio.model.rope import Rotation, rotation
 from visaudio.model.spacetime import SpacetimeModule
@@ -79,13 +80,17 @@ class NetworkConfig:
     # 0: latents are scaled per dimension. Above: what differs between the ears is scaled up as well, to unit
     # deviation at 1 (_ear_scales): by estimate an ILD of 3 dB is one per cent of a latent's variance
     interaural_whitening: float = 0.0
-    # on: the network gives what the best linear guess of the velocity from x_t leaves over (_straight_guess)
+    # on: the network gives what the best linear guess of the velocity from x_t leaves over (guess.py)
     straight_guess: bool = False
+    # on: the conditions also reach the latents' input directly, and say where the data lie (ConditionGuess)
+    condition_guess: bool = False
     shared_video_tokens: bool = False  # on: one copy of video and text, the ears mix in the joint blocks
 
     def __post_init__(self) -> None:
         if self.condition_times not in ("index", "time"):
             raise ValueError(f'condition_times must be "index" or "time", got {self.condition_times!r}')
+        if self.condition_guess and not self.straight_guess:
+            raise ValueError("condition_guess is a part of the straight guess: set straight_guess as well")
         for name in ("token_rate_hz", "clip_fps", "sync_slot_hz"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -151,6 +156,10 @@ class DualBranchNetwork(nn.Module):
         self.register_buffer("latent_std", torch.ones(c.token_dim))
         if c.interaural_whitening:
             self.register_buffer("latent_side_std", torch.ones(c.token_dim))
+        self.condition_guess = self.condition_in = None
+        if c.condition_guess:
+            self.condition_guess = ConditionGuess(dim, c.token_dim, c.mlp_multiple_of, len(self.branches))
+            self.condition_in = nn.Linear(dim, dim, bias=False)
         self.cross_ear_proj = None
         if c.cross_ear_input:
             self.cross_ear_proj = nn.Linear(c.token_dim, dim, bias=False)
@@ -171,10 +180,14 @@ class DualBranchNetwork(nn.Module):
         nn.init.zeros_(self.final_layer.conv.weight)
         if self.spacetime is not None:
             self.spacetime.zero_output()
+        if self.condition_guess is not None:
+            self.condition_guess.zero_output()
         if self.cross_ear_proj is not None:
             nn.init.zeros_(self.cross_ear_proj.weight)
         if self.config.dual_branch:  # the ears begin alike; what they see and hear sets them apart
             self.branches[1].load_state_dict(self.branches[0].state_dict())
+            if self.condition_guess is not None:
+                self.condition_guess.start_alike()
 
     # --- latent statistics and null conditions ---
 
@@ -264,9 +277,11 @@ class DualBranchNetwork(nn.Module):
             by_time = c.condition_times == "time"
             frames_per_token = c.clip_fps / c.token_rate_hz if by_time else None
             spatial = self.spacetime(spatial_f, conditions.hfov_rad, num_tokens, frames_per_token)
-        return PreparedConditions(
-            clip=clip, text=text, sync=sync, pooled=self.global_cond_mlp(pooled), spatial=spatial
-        )
+        pooled = self.global_cond_mlp(pooled)
+        hidden = mean = None
+        if self.condition_guess is not None:
+            hidden, mean = self.condition_guess(sync, spatial, pooled)
+        return PreparedConditions(clip, text, sync, pooled, spatial, hidden, mean)
 
     def _sync(self, tokens: Tensor, length: int) -> Tensor:
         """Sync tokens (B, Ts, sync_dim), positions added -> one for each latent token, (B, length, width).
@@ -297,6 +312,8 @@ class DualBranchNetwork(nn.Module):
         x = self.audio_input_proj(rearrange(latents, "b e n d -> (b e) n d"))
         if self.cross_ear_proj is not None:
             x = x + self.cross_ear_proj(rearrange(latents.flip(1), "b e n d -> (b e) n d"))
+        if self.condition_in is not None:
+            x = x + self.condition_in(F.layer_norm(prepared.hidden, prepared.hidden.shape[-1:])).flatten(0, 1)
         latent_rot, clip_rot = self._rotations(latents.shape[2], prepared.clip.shape[1], x)
 
         clip_wide = (self.t_embed(t).to(x.dtype) + prepared.pooled)[:, None]  # (B, 1, width)
@@ -312,7 +329,7 @@ class DualBranchNetwork(nn.Module):
         x = self._branches(x, frame_condition, latent_rot)
         velocity = self.final_layer(x, for_each_ear(clip_condition))
         velocity = rearrange(velocity, "(b e) n d -> b e n d", e=2)
-        return _straight_guess(latents, t, velocity) if c.straight_guess else velocity
+        return straight_guess(latents, t, velocity, prepared.mean) if c.straight_guess else velocity
 
     def forward(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Normalised latents (B, 2, N, D), t (B,), conditions of B samples -> velocity (B, 2, N, D)."""
@@ -371,18 +388,6 @@ class DualBranchNetwork(nn.Module):
             if self.config.inter_ear_attention:
                 ears = self.inter_ear[i](ears, rot)
         return rearrange(torch.stack(ears, dim=1), "b e n d -> (b e) n d")
-
-
-def _straight_guess(x_t: Tensor, t: Tensor, rest: Tensor) -> Tensor:
-    """The best linear guess of the velocity from x_t, and `rest` in units of its error. (B, 2, N, D), t (B,).
-
-    With data and noise of unit variance, v = x_1 - x_0 has covariance 2 t - 1 with x_t, which has variance
-    s = t^2 + (1 - t)^2: the guess is (2 t - 1) / s x_t, its error has variance 1 / s (preconditioning as in
-    Karras et al. 2022, arXiv 2206.00364, for the straight path). The trunk need not carry the noise through.
-    """
-    t = t.to(x_t.dtype)[:, None, None, None]
-    s = t.square() + (1 - t).square()
-    return (2 * t - 1) / s * x_t + rest.to(x_t.dtype) / s.sqrt()
 
 
 def _scale_ears(tokens: Tensor, middle: Tensor, side: Tensor) -> Tensor:

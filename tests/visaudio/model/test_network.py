@@ -6,7 +6,8 @@ import torch
 
 from visaudio.flow import interpolate, velocity_target
 from visaudio.model.conditions import Conditions
-from visaudio.model.network import DualBranchNetwork, NetworkConfig, _straight_guess
+from visaudio.model.guess import straight_guess
+from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig
 
 SEQUENCE = SequenceConfig(duration_s=2.0, sample_rate=22050)
@@ -62,10 +63,10 @@ def test_straight_guess_is_the_least_squares_one():
     x_0, x_1 = torch.randn(2, 4, 2, 500, 3, generator=torch.Generator().manual_seed(0)).unbind(0)
     t = torch.tensor([0.0, 0.2, 0.5, 0.9])
     x_t, v = interpolate(x_0, x_1, t), velocity_target(x_0, x_1)
-    guess = _straight_guess(x_t, t, torch.zeros_like(x_t))
+    guess = straight_guess(x_t, t, torch.zeros_like(x_t))
     rest = (v - guess).flatten(1)
     assert (rest * x_t.flatten(1)).mean(dim=1).abs().max() < 0.05  # nothing linear is left
-    scale = _straight_guess(torch.zeros_like(x_t), t, torch.ones_like(x_t)).flatten(1)[:, 0]
+    scale = straight_guess(torch.zeros_like(x_t), t, torch.ones_like(x_t)).flatten(1)[:, 0]
     assert torch.allclose(rest.std(dim=1), scale, rtol=0.04)
 
 
@@ -73,7 +74,55 @@ def test_straight_guess_is_added_to_what_the_network_says():
     plain, guessing = network(), network(straight_guess=True)
     guessing.load_state_dict(plain.state_dict())
     x, t, told = latents(), torch.tensor([0.2, 0.7]), conditions()
-    assert torch.allclose(guessing(x, t, told), _straight_guess(x, t, plain(x, t, told)), atol=1e-5)
+    assert torch.allclose(guessing(x, t, told), straight_guess(x, t, plain(x, t, told)), atol=1e-5)
+
+
+def test_straight_guess_with_a_mean_is_the_least_squares_one():
+    """Data of unit variance, a part of which is known: the guess from x_t and the known part has no bias."""
+    draw = torch.Generator().manual_seed(0)
+    mean = 0.8 * torch.randn(4, 2, 500, 3, generator=draw)
+    x_0, rest = torch.randn(2, 4, 2, 500, 3, generator=draw).unbind(0)
+    x_1 = mean + 0.6 * rest
+    t = torch.tensor([0.0, 0.2, 0.5, 1.0])
+    x_t, v, none = interpolate(x_0, x_1, t), velocity_target(x_0, x_1), torch.zeros_like(x_0)
+    told = (v - straight_guess(x_t, t, none, mean)).square().flatten(1).mean(dim=1)
+    untold = (v - straight_guess(x_t, t, none)).square().flatten(1).mean(dim=1)
+    assert torch.allclose(told[0], (x_1 - mean)[0].square().mean())
+    assert (told[:3] < untold[:3] - 0.1).all() and told[3] == untold[3]
+
+
+def guessing_network(trained: bool = True, **changes) -> DualBranchNetwork:
+    return network(trained=trained, straight_guess=True, condition_guess=True, **changes)
+
+
+def test_condition_guess_reaches_velocity_and_input():
+    net, c, x = guessing_network(), conditions(), latents()
+    prepared = net.preprocess_conditions(c, N)
+    assert prepared.mean.shape == x.shape and prepared.hidden.shape == (2, 2, N, CONFIG.hidden_dim)
+    with torch.no_grad():
+        moved = dataclasses.replace(prepared, mean=prepared.mean + 1.0)
+        change = net.predict_velocity(x, torch.tensor([0.0, 1.0]), moved) - net.predict_velocity(
+            x, torch.tensor([0.0, 1.0]), prepared
+        )
+        torch.testing.assert_close(change[0], torch.ones_like(change[0]))
+        torch.testing.assert_close(change[1], torch.zeros_like(change[1]))
+        louder = dataclasses.replace(prepared, hidden=prepared.hidden.flip(2))
+        t = torch.tensor([0.5, 0.5])
+        assert (net.predict_velocity(x, t, louder) - net.predict_velocity(x, t, prepared)).abs().max() > 1e-3
+
+
+def test_condition_guess_of_a_fresh_network_is_zero_and_learns():
+    net, c, x, t = guessing_network(trained=False), conditions(), latents(), torch.tensor([0.2, 0.7])
+    torch.testing.assert_close(net(x, t, c), straight_guess(x, t, torch.zeros_like(x)))
+    net = guessing_network()
+    net(x, t, c).square().sum().backward()
+    names = [n for n, p in net.named_parameters() if n.startswith("condition_")]
+    assert len(names) == 15 and all(net.get_parameter(n).grad.abs().max() > 0 for n in names)
+
+
+def test_condition_guess_is_a_part_of_the_straight_guess():
+    with pytest.raises(ValueError, match="set straight_guess"):
+        network(condition_guess=True)
 
 
 def test_block_kernel_1_is_a_plain_transformer_block():
@@ -131,17 +180,28 @@ def test_ears_talk_only_where_they_are_meant_to():
     assert left_ear_change(closed) < 1e-5
 
 
-@pytest.mark.parametrize("in_joint", [True, False])
-def test_mirror(in_joint):
-    """Mirrored columns with swapped embeddings and branches give the swapped ears."""
-    net = network(spacetime_in_joint=in_joint)
-    mirror = network(spacetime_in_joint=in_joint)
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"spacetime_in_joint": True},
+        {"spacetime_in_joint": False},
+        {"straight_guess": True, "condition_guess": True},
+    ],
+)
+def test_mirror(switches):
+    """Mirrored columns with swapped embeddings, branches and guesses give the swapped ears."""
+    net, mirror = network(**switches), network(**switches)
     mirror.load_state_dict(net.state_dict())
     with torch.no_grad():
         mirror.branches[0].load_state_dict(net.branches[1].state_dict())
         mirror.branches[1].load_state_dict(net.branches[0].state_dict())
         mirror.spacetime.ear_embedding.copy_(flip_columns(net.spacetime.ear_embedding).flip(0))
         mirror.spacetime.query.copy_(net.spacetime.query.flip(0))
+        if net.condition_guess is not None:
+            for name in ("enter", "mlps", "out"):
+                left, right = getattr(net.condition_guess, name)
+                getattr(mirror.condition_guess, name)[0].load_state_dict(right.state_dict())
+                getattr(mirror.condition_guess, name)[1].load_state_dict(left.state_dict())
         c, x, t = conditions(), latents(), torch.tensor([0.3, 0.6])
         mirrored = dataclasses.replace(c, spatial_features=flip_columns(c.spatial_features))
         out = net(x, t, c)
@@ -149,8 +209,9 @@ def test_mirror(in_joint):
         assert (net(x.flip(1), t, mirrored) - out.flip(1)).abs().max() > 1e-3
 
 
-def test_a_single_branch_treats_the_ears_alike():
-    net = network(dual_branch=False, spacetime=False)
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_single_branch_treats_the_ears_alike(guess):
+    net = network(dual_branch=False, spacetime=False, straight_guess=guess, condition_guess=guess)
     c, t = conditions(), torch.tensor([0.3, 0.6])
     x = latents()[:, :1].expand(-1, 2, -1, -1)
     with torch.no_grad():
