@@ -74,6 +74,7 @@ FLOORS = {
         "flow": 0,
         "solver": 0,
         "guidance": 0,
+        "weight_files": 0,
         "level": 0,
         "encoders": 1,
         "codec": 1,
