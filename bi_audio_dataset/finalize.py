@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import captioning, manifest
+from bi_audio_dataset import captioning, card, manifest, recipe, removals
 from bi_audio_dataset.duplicates import DuplicateFilter
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.selection import Entry, Fate, Plan, decide, index_rows
-from bi_audio_dataset.shards import Figures, Placed, card, write_shards
+from bi_audio_dataset.shards import Figures, Placed, write_shards
 from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
-
-REMOVALS = "removed.txt"
 
 
 @dataclass
@@ -41,9 +39,11 @@ class Finalized:
         return self.plan.problems
 
 
-def plan_folder(folder: Path, more_decisions: Iterable[Path] = ()) -> tuple[dict[str, Entry], Plan]:
-    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl and more_decisions, DIR/captions.jsonl
-    and DIR/removed.txt (ids of clips or recordings, one to a line)."""
+def plan_folder(
+    folder: Path, more_decisions: Iterable[Path] = (), more_removals: Iterable[Path] = ()
+) -> tuple[dict[str, Entry], Plan]:
+    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl and more_decisions, DIR/captions.jsonl,
+    and the removal lists (removals.py). In a folder that is rebuilt from a recipe the recipe decides."""
     folder = Path(folder)
     record = read_record(folder)
     journal = folder / WORK / JOURNAL
@@ -52,24 +52,30 @@ def plan_folder(folder: Path, more_decisions: Iterable[Path] = ()) -> tuple[dict
             f"'{folder}' holds no clips that wait: build it with --review, which keeps them for finalize"
         )
     entries = index_rows(journal)
+    removed = removals.load(folder, more_removals)
+    if (folder / recipe.RECIPE_FILE).exists():
+        return entries, recipe.plan(entries, recipe.read(folder / recipe.RECIPE_FILE), journal, removed)
     rows = decisions.read(folder / decisions.DECISIONS_FILE)
     for path in more_decisions:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file of decisions")
         rows += decisions.read(Path(path))
-    removals = folder / REMOVALS
     plan = decide(
         entries,
         DuplicateFilter(**record["config"]["selection"]["duplicate"]),
         decisions.resolve(rows),
         captioning.load_captions(folder),
-        read_removals(removals) if removals.exists() else (),
+        removed,
     )
     return entries, plan
 
 
 def finalize(
-    folder: Path, more_decisions: Iterable[Path] = (), keep: bool = False, write: bool = True
+    folder: Path,
+    more_decisions: Iterable[Path] = (),
+    keep: bool = False,
+    write: bool = True,
+    more_removals: Iterable[Path] = (),
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
@@ -78,7 +84,7 @@ def finalize(
     """
     folder = Path(folder)
     work, record = folder / WORK, read_record(folder)
-    entries, plan = plan_folder(folder, more_decisions)
+    entries, plan = plan_folder(folder, more_decisions, more_removals)
     lines = final_lines(work / JOURNAL, entries, plan.fates)
     if not write:
         return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
@@ -90,23 +96,34 @@ def finalize(
     ]
     if not placed:
         raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
-    tally = Tally()
     (work / KEPT).unlink(missing_ok=True)
     if keep:
         (work / KEPT).touch()
+    tally, figures = write_dataset(folder, record, placed, lines)
+    shutil.rmtree(work / "old" if keep else work, ignore_errors=True)
+    return Finalized(folder, tally, plan, figures)
+
+
+def write_dataset(
+    folder: Path, record: dict[str, Any], placed: list[Placed], lines: Iterable[str]
+) -> tuple[Tally, Figures]:
+    """Shards, manifest (of these lines) and card, each by one rename out of DIR/.work, which stays; the data
+    that they replace are left in DIR/.work/old."""
+    work, tally = folder / WORK, Tally()
     manifest.write(work / "manifest.jsonl", _counted(lines, tally))
     shutil.rmtree(work / "data", ignore_errors=True)
     figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"])
     selection = tally.lines() if tally.worth_telling else ()
-    (work / "README.md").write_text(card(f"BiAudio: {record['source']['name']}", figures, record, selection))
-    os.replace(work / "README.md", folder / "README.md")
+    configs = card.find_configs(folder, figures, data=work / "data")
+    title = card.title_of(record, figures)
+    card.write(work / "card", title, figures, record, selection, configs)
+    card.install(work / "card", folder)
     os.replace(work / "manifest.jsonl", folder / "manifest.jsonl")
     if (folder / "data").exists():
         shutil.rmtree(work / "old", ignore_errors=True)
         os.replace(folder / "data", work / "old")
     os.replace(work / "data", folder / "data")
-    shutil.rmtree(work / "old" if keep else work, ignore_errors=True)
-    return Finalized(folder, tally, plan, figures)
+    return tally, figures
 
 
 def placed_clip(parts: Path, recording_id: str, clip_id: str, fate: Fate) -> Placed:
@@ -209,13 +226,3 @@ def tally_of(rows: Iterable[Mapping[str, Any]]) -> Tally:
     for row in rows:
         tally.add(row)
     return tally
-
-
-def read_removals(path: Path) -> set[str]:
-    """Ids of clips and recordings, one to a line; what follows '#' is a comment. UserError if it is not
-    there."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the removal list '{path}' cannot be read ({error})") from None
-    return {name for line in lines if (name := line.partition("#")[0].strip())}
