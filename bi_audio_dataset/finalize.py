@@ -18,11 +18,12 @@ from typing import Any
 
 from bi_audio_dataset import captioning, card, manifest, recipe, removals
 from bi_audio_dataset.duplicates import DuplicateFilter
+from bi_audio_dataset.manifest import JOURNAL_ONLY
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, check_version
 from bi_audio_dataset.selection import Entry, Fate, Plan, decide, index_rows
 from bi_audio_dataset.shards import Figures, Placed, write_shards
-from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
+from bi_audio_dataset.workplace import JOURNAL, KEPT, WORK, Parts, clear
 
 
 @dataclass
@@ -46,6 +47,7 @@ def plan_folder(
     and the removal lists (removals.py). In a folder that is rebuilt from a recipe the recipe decides."""
     folder = Path(folder)
     record = read_record(folder)
+    check_version(record.get("schema_version"), f"'{folder}'")
     journal = folder / WORK / JOURNAL
     if not journal.exists():
         raise UserError(
@@ -88,8 +90,9 @@ def finalize(
     lines = final_lines(work / JOURNAL, entries, plan.fates)
     if not write:
         return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
+    parts = Parts.of(work)
     placed = [
-        placed_clip(work / PARTS, entry.id, clip.id, plan.fates[clip.id])
+        placed_clip(parts, entry.id, clip.id, plan.fates[clip.id])
         for entry in entries.values()
         for clip in entry.clips
         if entry.built and plan.fates[clip.id].decision == "accept"
@@ -100,7 +103,10 @@ def finalize(
     if keep:
         (work / KEPT).touch()
     tally, figures = write_dataset(folder, record, placed, lines)
-    shutil.rmtree(work / "old" if keep else work, ignore_errors=True)
+    if keep:
+        shutil.rmtree(work / "old", ignore_errors=True)
+    else:
+        clear(work)
     return Finalized(folder, tally, plan, figures)
 
 
@@ -126,8 +132,8 @@ def write_dataset(
     return tally, figures
 
 
-def placed_clip(parts: Path, recording_id: str, clip_id: str, fate: Fate) -> Placed:
-    return Placed(clip_id, part_path(parts, recording_id), fate.split, fate.caption)
+def placed_clip(parts: Parts, recording_id: str, clip_id: str, fate: Fate) -> Placed:
+    return Placed(clip_id, parts.locate(recording_id), fate.split, fate.caption)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -167,7 +173,8 @@ def final_lines(source: Path, entries: Mapping[str, Entry], fates: Mapping[str, 
 
         for entry in entries.values():
             row, tail = line(entry.offset)
-            row.pop("seconds", None)
+            for name in JOURNAL_ONLY:
+                row.pop(name, None)
             yield manifest.join_line(row, tail)
             if not entry.built:
                 continue

@@ -40,7 +40,8 @@ class Clip:
 @dataclass(slots=True)
 class Entry:
     """A recording's row and those of its clips. files: what its input is, '' where that is unknown; current:
-    made by this program's versions of all stages."""
+    made by this program's versions of all stages; unit: what its part is made of (unit.unit_key), '' if that
+    is not known; at: when it was done, seconds since 1970, 0 if that is not known."""
 
     id: str
     offset: int
@@ -50,6 +51,8 @@ class Entry:
     group: str
     seconds: float
     current: bool = True
+    unit: str = ""
+    at: float = 0.0
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -102,6 +105,8 @@ def entry_of(row: dict[str, Any], offset: int) -> Entry:
         group=row.get("group", ""),
         seconds=float(row.get("seconds", 0.0)),
         current=row.get("stages", manifest.STAGE_VERSIONS) == manifest.STAGE_VERSIONS,
+        unit=row.get("unit", ""),
+        at=float(row.get("at", 0.0)),
     )
 
 

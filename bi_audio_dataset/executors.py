@@ -1,0 +1,354 @@
+"""Who runs the units of a build: this process, processes of this machine, or a Ray cluster.
+
+All of them take the same units (unit.py) and yield (recording id, its manifest rows) as they finish, in any
+order. Units are pure and write their part whole or not at all, so running one twice does no harm; hence the
+answer to a process that dies is to run its unit again, and if that kills another one, quarantine.
+
+What a unit raises is the machine's fault, not the recording's (a full disk, say), and stops the build; what
+is wrong with a recording comes back as a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from typing import Any, Protocol
+
+from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.unit import Task, Work, crashed
+
+Rows = list[dict[str, Any]]
+Result = tuple[str, Rows]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+#: One thread a worker, set before numpy loads: the number changes the last bits of linear algebra.
+ONE_THREAD = {name: "1" for name in THREAD_VARIABLES}
+NAMES = ("local", "ray")
+#: How often a worker may die in a row before it has started at all.
+STARTS = 3
+#: Exit code of a worker that ran out of memory by Python's own account.
+NO_MEMORY = 77
+
+
+class Executor(Protocol):
+    def run(self, work: Work, recording_ids: Sequence[str]) -> Iterator[Result]:
+        """Each recording's rows, once each, in any order. Leaving the iterator stops the work."""
+        ...
+
+
+def choose(name: str = "local", workers: int | None = None, address: str | None = None) -> Executor:
+    """The executor of a command line. UserError for what does not go together."""
+    if name == "ray":
+        return RayExecutor(address, workers)
+    if name != "local":
+        raise UserError(f"there is no executor '{name}': expected one of {', '.join(NAMES)}")
+    if address is not None:
+        raise UserError("--address is a Ray cluster's: add --executor ray or leave it out")
+    return Local(1 if workers is None else workers)
+
+
+@dataclass(frozen=True)
+class Inline:
+    """In this process, with its own thread settings; what kills a unit kills the build."""
+
+    def run(self, work: Work, recording_ids: Sequence[str]) -> Iterator[Result]:
+        task = Task(work)
+        for recording_id in recording_ids:
+            yield recording_id, task(recording_id)
+
+
+# -------------------- processes of this machine
+
+
+@dataclass(frozen=True)
+class Local:
+    """Processes of this machine, each with one thread. One that dies hard (a fault in a decoder, the kernel's
+    memory killer) is replaced; its recording is tried once more in the fresh one, then goes into
+    quarantine."""
+
+    workers: int = 1
+
+    def run(self, work: Work, recording_ids: Sequence[str]) -> Iterator[Result]:
+        queue, died, failed_starts = deque(recording_ids), {}, 0
+        workers = {_Worker(work) for _ in range(min(max(1, self.workers), len(queue)))}
+        try:
+            while workers:
+                for worker in [w for w in workers if w.idle]:
+                    if queue:
+                        worker.give(queue.popleft())
+                    else:
+                        worker.close()
+                        workers.remove(worker)
+                for worker in _heard(workers):
+                    kind, unit, value = worker.receive()
+                    if kind == "started":
+                        failed_starts = 0
+                    elif kind == "raised":
+                        raise value
+                    elif kind == "made":
+                        yield unit, value
+                    else:
+                        workers.remove(worker)
+                        if not worker.started:
+                            failed_starts += 1
+                            if failed_starts == STARTS:
+                                raise UserError(
+                                    f"worker processes die before they have started ({value}): what they "
+                                    "said stands above; fewer workers need less memory"
+                                )
+                        elif unit in died:
+                            yield unit, crashed(work, unit, _twice(died.pop(unit), value))
+                        elif unit is not None:
+                            died[unit] = value
+                            queue.appendleft(unit)
+                        if len(workers) < len(queue):
+                            workers.add(_Worker(work))
+        finally:
+            for worker in workers:
+                worker.kill()
+
+
+def _twice(first: str, second: str) -> str:
+    whys = first if first == second else f"{first}, then {second}"
+    return f"the worker process died twice on this recording ({whys})"
+
+
+def _heard(workers: set[_Worker]) -> list[_Worker]:
+    """Those that have something to say, or have died; waits until there is one."""
+    by_pipe = {worker.pipe: worker for worker in workers}
+    return [by_pipe[pipe] for pipe in connection.wait(list(by_pipe))] if by_pipe else []
+
+
+class _Worker:
+    """A process that makes one unit at a time. A pipe of its own for each: the death of one disturbs no
+    other, and which recording it was is known."""
+
+    def __init__(self, work: Work) -> None:
+        # spawn: no forked threads or decoder state; and the thread settings are read before numpy loads
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work), name="bi_audio_dataset worker")
+        with _environment(ONE_THREAD):
+            self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self.started, self.unit = False, None
+
+    @property
+    def idle(self) -> bool:
+        return self.started and self.unit is None
+
+    def give(self, recording_id: str) -> None:
+        self.unit = recording_id
+        with contextlib.suppress(OSError):  # it has died: `receive` will say so
+            self.pipe.send(recording_id)
+
+    def receive(self) -> tuple[str, str | None, Any]:
+        """(what happened, recording id, value): "started"; "made" and the rows; "raised" and what was raised;
+        "died" and why."""
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            return "died", self.unit, self._why_dead()
+        self.started = True
+        unit, self.unit = self.unit, None
+        return kind, unit, pickle.loads(value) if kind == "raised" else value
+
+    def _why_dead(self) -> str:
+        self.process.join(10)
+        code = self.process.exitcode
+        self.kill()
+        if code is None:
+            return "it closed its pipe"
+        if code == NO_MEMORY:
+            return "out of memory"
+        if code >= 0:
+            return f"exit code {code}"
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            return f"{name}: out of memory?" if name == "SIGKILL" else name
+        return f"signal {-code}"
+
+    def close(self) -> None:
+        """Let it end by itself."""
+        self.pipe.close()
+        self.process.join(10)
+        self.kill()
+
+    def kill(self) -> None:
+        self.pipe.close()
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+
+
+def _serve(pipe: connection.Connection, work: Work) -> None:
+    """A worker's whole life."""
+    start_process()
+    try:
+        task = Task(work)
+        pipe.send(("started", None))
+        while True:
+            try:
+                recording_id = pipe.recv()
+            except (EOFError, OSError):
+                return
+            pipe.send(("made", task(recording_id)))
+    except MemoryError:
+        os._exit(NO_MEMORY)  # like the kernel's killer: a fresh process, then quarantine
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            pipe.send(("raised", _pickled(error)))
+
+
+def _pickled(error: Exception) -> bytes:
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+        return data
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+
+
+def start_process() -> None:
+    """What holds in every worker process of a machine."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    # Ctrl-C reaches the whole group; parts appear whole, so a worker may stop anywhere
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # a killed parent must not leave workers at their unit for ever
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+# -------------------- a Ray cluster
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Tasks of a Ray cluster, one CPU each. Ray places them, and runs those again that a node or a process
+    took with it when it died (its max_retries); what dies each time goes into quarantine.
+
+    address: as `ray.init` takes it ("auto", "ray://head:10001", "10.0.0.1:6379"); None is RAY_ADDRESS or a
+    Ray of this machine alone. workers: units that may run or wait at a time; None is twice the cluster's
+    CPUs, as it grows or shrinks. Every node needs this package, and the source's files, the SOFA file and the
+    parts' address at the same place.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    retries: int = 3
+
+    def run(self, work: Work, recording_ids: Sequence[str]) -> Iterator[Result]:
+        ray = _ray()
+        work = replace(work, scratch=None)  # each node has its own
+        ours = not ray.is_initialized()
+        if ours:
+            self._connect(ray)
+        pending: dict[Any, str] = {}
+        try:
+            shared, token, queue = ray.put(work), uuid.uuid4().hex, deque(recording_ids)
+            unit = ray.remote(
+                num_cpus=1,
+                max_retries=self.retries,
+                scheduling_strategy="SPREAD",
+                runtime_env={"env_vars": ONE_THREAD},
+            )(_unit_on_ray)
+            while queue or pending:
+                while queue and len(pending) < self._most(ray):
+                    pending[unit.remote(shared, token, queue[0])] = queue.popleft()
+                (done,), _ = ray.wait(list(pending), num_returns=1)
+                recording_id = pending.pop(done)
+                yield recording_id, self._rows(ray, work, recording_id, done)
+        finally:
+            for reference in pending:
+                ray.cancel(reference)
+            if ours:
+                ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
+        try:
+            # a Ray client (ray://) takes no options
+            far = self.address is not None and self.address.startswith("ray://")
+            ray.init(address=self.address, **({} if far else {"log_to_driver": False}))
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            why = " ".join(str(error).split())[:200]
+            where = self.address or "this machine"
+            raise UserError(f"no Ray at '{where}' ({why}): check --address") from None
+
+    def _most(self, ray: Any) -> int:
+        return self.workers or max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+
+    def _rows(self, ray: Any, work: Work, recording_id: str, done: Any) -> Rows:
+        errors = ray.exceptions
+        try:
+            rows = ray.get(done)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            why = f"{type(error).__name__} on each of {self.retries + 1} tries"
+            return crashed(work, recording_id, why)
+        except errors.RayTaskError as error:  # the unit raised: that stops the build
+            if isinstance(error.cause, (UserError, OSError)):
+                raise error.cause from None
+            why = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())[:300]}"
+            raise UserError(
+                f"a Ray worker failed on '{recording_id}' ({why}): is the same version of this package "
+                "installed on every node?"
+            ) from error
+        except errors.RayError as error:
+            why = " ".join(str(error).split())[:300]
+            raise UserError(f"Ray could not run '{recording_id}' ({why}): see Ray's logs") from None
+        if rows[0]["decision"] == "built" and not work.parts.exists(recording_id):
+            raise UserError(
+                f"the part of '{recording_id}' is not at '{work.parts.address}' as this machine sees it: "
+                "give --parts a place that all nodes share (s3://BUCKET/parts, or a mounted folder)"
+            )
+        return rows
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise UserError("--executor ray needs Ray: pip install 'visaudio[ray]'") from None
+
+
+_held: tuple[str, Task] | None = None
+
+
+def _unit_on_ray(work: Work, token: str, recording_id: str) -> Rows:
+    """A Ray task. A process keeps the Task of the build (token) that it last worked for."""
+    global _held
+    try:
+        if _held is None or _held[0] != token:
+            import cv2
+
+            cv2.setNumThreads(1)
+            _held = token, Task(work)
+        return _held[1](recording_id)
+    except MemoryError:
+        os._exit(NO_MEMORY)  # as if the kernel had: Ray's retries, in a fresh process
