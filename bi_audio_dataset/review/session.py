@@ -24,6 +24,7 @@ from bi_audio_dataset.captioning import CAPTIONS_FILE, QUEUE_FILE, load_captions
 from bi_audio_dataset.clip_rows import ClipFolder, ClipInfo
 from bi_audio_dataset.review import decisions, drawing, evidence
 from bi_audio_dataset.review.decisions import Decision, Verdict
+from bi_audio_dataset.workplace import JOURNAL, WORK
 
 FILES_KEPT = 8  # playable files of the clips shown last
 
@@ -119,6 +120,16 @@ class ReviewSession:
     @property
     def media_folder(self) -> Path:
         return Path(self._media.name)
+
+    @property
+    def notice(self) -> str:
+        """What the reviewer should know of the folder; empty where clips wait for finalize."""
+        if (self.folder / WORK / JOURNAL).exists():
+            return ""
+        return (
+            "This dataset is finished: decisions are written down, but finalize can apply them only to clips "
+            "of build --review, or after finalize --keep."
+        )
 
     def close(self) -> None:
         self._media.cleanup()
