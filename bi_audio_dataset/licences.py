@@ -10,7 +10,8 @@ import re
 
 #: In words, for messages and documents.
 REDISTRIBUTABLE = "CC0-1.0, CC-BY-*, CC-BY-SA-*, CC-BY-NC-*, CC-BY-NC-SA-*, PDDL-1.0, public domain"
-_VERSION = r"(-\d\.\d(-[A-Z]{2,3})?)?"  # 4.0, or of a country: 3.0-DE
+#: 4.0, or SPDX's of a country: 3.0-DE. Not any two letters: "CC-BY-4.0 ND" is no country's.
+_VERSION = r"(-\d\.\d(-(AT|AU|DE|FR|IGO|JP|NL|UK|US))?)?"
 _KNOWN = re.compile(
     rf"CC0{_VERSION}|CC-BY(-NC)?(-SA)?{_VERSION}|PDDL-1\.0|CC-PDDC|CC-PDM-1\.0|PUBLIC-DOMAIN(-MARK)?"
 )

@@ -17,12 +17,12 @@ from bi_audio_dataset.finalize import read_record, write_dataset
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.shards import Placed
 from bi_audio_dataset.validate import find_shards
-from bi_audio_dataset.workplace import KEPT, PARTS, WORK
+from bi_audio_dataset.workplace import JOURNAL, KEPT, WORK
 
 
 @dataclass(frozen=True)
 class Removed:
-    """clips: ids that left the shards; left: how many stay; unknown: ids on the list that name nothing here."""
+    """clips: ids that left the shards; left: how many stay; unknown: listed ids that name nothing here."""
 
     clips: tuple[str, ...]
     left: int
@@ -40,10 +40,10 @@ def remove(folder: Path, new: removals.Removals | None = None) -> Removed:
         removals.append(folder, new)
     if (work / "old").is_dir() and not (folder / "data").exists():
         os.replace(work / "old", folder / "data")  # killed between the two renames
+    published = list(read_ids(find_shards(folder)))
     if not (folder / "manifest.jsonl").exists():
         raise UserError(f"'{folder}' holds no manifest.jsonl: build it again with this version")
     listed, groups = removals.load(folder), removals.groups_of(folder / "manifest.jsonl")
-    published = list(read_ids(find_shards(folder)))
     gone = set(removed_of(published, listed, groups))
     unknown = set(listed) - _names_of(folder / "manifest.jsonl")
     placed = [clip for clip, _ in published if clip.id not in gone]
@@ -53,7 +53,7 @@ def remove(folder: Path, new: removals.Removals | None = None) -> Removed:
     lines = (folder / "manifest.jsonl", listed, groups)
     if not gone and not any(changed for changed, _ in _lines(*lines)):
         return result
-    going_on = (work / KEPT).exists() or (work / PARTS).is_dir()
+    going_on = (work / KEPT).exists() or (work / JOURNAL).exists()
     work.mkdir(exist_ok=True)
     write_dataset(folder, record, placed, (line for _, line in _lines(*lines)))
     shutil.rmtree(work / "old" if going_on else work, ignore_errors=True)
@@ -106,7 +106,7 @@ def _lines(path: Path, listed: removals.Removals, groups: dict[str, str]) -> Ite
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """python -m bi_audio_dataset remove DIR [--id ID ... --reason WORDS] [--removals FILE]. Raises UserError."""
+    """python -m bi_audio_dataset remove DIR [--id ID ... --reason WORDS] [--removals FILE]."""
     import sys
 
     from bi_audio_dataset.arguments import Parser

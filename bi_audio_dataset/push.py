@@ -1,0 +1,335 @@
+"""`python -m bi_audio_dataset push DIR --repo OWNER/NAME`: a finished dataset onto the Hugging Face Hub.
+
+What goes: the card and its plots, build.json, manifest.jsonl and the Parquet files of each configuration
+(schema.CONFIGS). What people wrote (decisions, captions, removal list) and what a build has left stay here.
+
+Files that the repository holds already, with the same hash, are not sent. The others are first sent group by
+group without being visible; one commit then shows them all and takes away Parquet files that are no longer
+part of the dataset. So readers see the old dataset or the new one, and an interrupted push is run again:
+the Hub keeps what it was sent. Only above COMMIT_FILES files are there several commits, the card in the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset import removals
+from bi_audio_dataset.licences import REDISTRIBUTABLE, redistributable
+from bi_audio_dataset.remove import read_ids, removed_of
+from bi_audio_dataset.schema import CONFIGS, SPLITS, UserError
+from bi_audio_dataset.validate import find_shards, validate
+
+KIND = "dataset"
+#: Sent at a time before the commit: at most so many files, and about so many bytes.
+GROUP_FILES, GROUP_BYTES = 50, 4 * 10**9
+COMMIT_FILES = 500
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_ABOUT = ("README.md", "build.json", "manifest.jsonl")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """sent, kept, deleted: paths in the repository; kept are those that it held already."""
+
+    url: str
+    sent: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+@dataclass
+class _Difference:
+    """What a repository lacks, holds as it is here, and holds too much of."""
+
+    send: dict[str, Path] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+
+
+def push(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    more_removals: Sequence[Path] = (),
+    api: Any = None,
+    progress: bool = False,
+) -> Pushed:
+    """Bring a repository of the Hub in line with a finished dataset; it is made if it is not there.
+
+    revision: a branch, made if it is not there (default: the main one). api: an HfApi, by default one with
+    the user's own token. UserError where there is no token, where the folder does not pass `validate
+    --quick`, holds clips that are on the removal list or whose licence forbids copies, and where the Hub
+    refuses.
+    """
+    folder = Path(folder)
+    if not _NAME.fullmatch(repository):
+        raise UserError(f"repository is '{repository}', expected OWNER/NAME")
+    find_shards(folder)
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+    _check_token(api)
+    check(folder, more_removals, progress)
+    files = published_files(folder)
+    with _hub(repository):
+        _make_repository(api, repository, private, revision)
+        head = api.repo_info(repository, repo_type=KIND, revision=revision).sha
+        wanted = difference(files, _listing(api, repository, revision))
+        url = _send(api, repository, revision, head, wanted, progress)
+    return Pushed(url, tuple(wanted.send), tuple(wanted.kept), tuple(wanted.delete))
+
+
+# -------------------- what may go
+
+
+def check(folder: Path, more_removals: Sequence[Path] = (), progress: bool = False) -> None:
+    """UserError unless everything that a push would publish is sound and may be published."""
+    for name in _ABOUT:
+        if not (folder / name).is_file():
+            raise UserError(f"'{folder}' holds no {name}: expected a finished dataset")
+    inner = folder / "synth"
+    roots = [folder, *([inner] if (inner / "data").is_dir() else [])]
+    for root in roots:
+        _check_removals(root, removals.load(folder, more_removals) | removals.load(root))
+        report = validate(root, media=False, progress=progress)
+        if report.problems:
+            raise UserError(
+                f"'{root}' does not pass `validate --quick` ({len(report.problems)} problems): "
+                f"{report.problems[0]}"
+            )
+        check_licences(root)
+    _check_features(folder)
+
+
+def check_licences(folder: Path) -> None:
+    """UserError naming the licences, and how many clips have them, under which media may not be passed on."""
+    import pyarrow.parquet as pq
+
+    counted: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for shard in find_shards(folder):
+        for row in pq.read_table(shard, columns=["id", "licence"]).to_pylist():
+            if not redistributable(row["licence"] or ""):
+                counted[row["licence"]] += 1
+                first.setdefault(row["licence"], row["id"])
+    if counted:
+        words = ", ".join(f"{n} of '{name}', e.g. {first[name]}" for name, n in sorted(counted.items()))
+        raise UserError(
+            f"{sum(counted.values())} clips may not be passed on with their media ({words}; may be: "
+            f"{REDISTRIBUTABLE}): `publish {folder} --recipe FILE` writes what others need to rebuild them, "
+            f"`remove` takes them out"
+        )
+
+
+def _check_removals(folder: Path, listed: removals.Removals) -> None:
+    groups = removals.groups_of(folder / "manifest.jsonl")
+    gone = sorted(removed_of(read_ids(find_shards(folder)), listed, groups))
+    if gone:
+        few = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")
+        raise UserError(
+            f"'{folder}' holds {len(gone)} clips that are on the removal list ({few}): take them out by "
+            f"`remove {folder}`, with the same --removals"
+        )
+
+
+def _check_features(folder: Path) -> None:
+    """What was computed of clips that have left since must not stay behind."""
+    import pyarrow.parquet as pq
+
+    clips: set[str] | None = None
+    for path in sorted((folder / CONFIGS["features"]).glob("*.parquet")):
+        if "id" not in pq.read_schema(path).names:
+            raise UserError(f"'{path}' has no column id: what clips it is about cannot be told")
+        clips = {clip.id for clip, _ in read_ids(find_shards(folder))} if clips is None else clips
+        foreign = sorted(set(pq.read_table(path, columns=["id"]).column("id").to_pylist()) - clips)
+        if foreign:
+            raise UserError(
+                f"'{path}' holds {len(foreign)} clips that are not in the dataset, e.g. {foreign[0]}: "
+                "extract the features again"
+            )
+
+
+def published_files(folder: Path) -> dict[str, Path]:
+    """Path in the repository -> file. Of assets/ only what the card shows."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    found = {name: folder / name for name in _ABOUT}
+    for path in sorted((folder / "assets").glob("*")):
+        name = f"assets/{path.name}"
+        if path.is_file() and name in card:
+            found[name] = path
+    for place in CONFIGS.values():
+        for path in sorted((folder / place).glob("*.parquet")):
+            if path.name.partition("-")[0] in SPLITS:
+                found[f"{place}/{path.name}"] = path
+    for name in ("build.json", "manifest.jsonl"):
+        if (folder / "synth" / name).is_file():
+            found[f"synth/{name}"] = folder / "synth" / name
+    return found
+
+
+# -------------------- what is there
+
+
+def difference(files: dict[str, Path], there: dict[str, tuple[int, str]]) -> _Difference:
+    """there: path -> (size, SHA-256 of a large file or git's hash of a small one)."""
+    found = _Difference()
+    for name, path in files.items():
+        if name in there and _same(path, *there[name]):
+            found.kept.append(name)
+        else:
+            found.send[name] = path
+    for name in sorted(there.keys() - files.keys()):
+        place, _, last = name.rpartition("/")
+        ours = place in CONFIGS.values() and last.endswith(".parquet")
+        if ours or name in ("synth/build.json", "synth/manifest.jsonl"):
+            found.delete.append(name)
+    return found
+
+
+def _same(path: Path, size: int, digest: str) -> bool:
+    if path.stat().st_size != size:
+        return False
+    if len(digest) == 64:
+        sha = hashlib.sha256()
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                sha.update(block)
+        return sha.hexdigest() == digest
+    return hashlib.sha1(b"blob %d\0" % size + path.read_bytes()).hexdigest() == digest  # as git does
+
+
+def _listing(api: Any, repository: str, revision: str | None) -> dict[str, tuple[int, str]]:
+    tree = api.list_repo_tree(repository, recursive=True, revision=revision, repo_type=KIND)
+    files = [item for item in tree if getattr(item, "size", None) is not None]  # not the folders
+    return {item.path: (item.size, item.lfs.sha256 if item.lfs else item.blob_id) for item in files}
+
+
+# -------------------- sending
+
+
+def _send(
+    api: Any, repository: str, revision: str | None, head: str, wanted: _Difference, progress: bool
+) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    adds = []
+    for group in _groups(wanted.send):
+        if progress:
+            print(f"sending {len(group)} files from {next(iter(group))} on", file=sys.stderr)
+        made = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in group.items()]
+        api.preupload_lfs_files(
+            repository, additions=made, repo_type=KIND, revision=revision, free_memory=False
+        )
+        adds += made
+    # what is to go goes first, what describes the rest comes last
+    adds.sort(key=lambda add: add.path_in_repo in _ABOUT)
+    operations = [CommitOperationDelete(path_in_repo=name) for name in wanted.delete] + adds
+    url = f"https://huggingface.co/datasets/{repository}"
+    for start in range(0, len(operations), COMMIT_FILES):
+        commit = api.create_commit(
+            repository,
+            operations=operations[start : start + COMMIT_FILES],
+            commit_message="BiAudio dataset"
+            if len(operations) <= COMMIT_FILES
+            else "BiAudio dataset, in parts",
+            repo_type=KIND,
+            revision=revision,
+            parent_commit=head,
+        )
+        head, url = commit.oid, str(commit.commit_url)
+    return url
+
+
+def _groups(files: dict[str, Path]) -> Iterator[dict[str, Path]]:
+    group: dict[str, Path] = {}
+    size = 0
+    for name, path in files.items():
+        if group and (len(group) == GROUP_FILES or size >= GROUP_BYTES):
+            yield group
+            group, size = {}, 0
+        group[name] = path
+        size += path.stat().st_size
+    if group:
+        yield group
+
+
+def _make_repository(api: Any, repository: str, private: bool, revision: str | None) -> None:
+    asked = {"private": True} if private else {}  # else the owner's default
+    api.create_repo(repository, repo_type=KIND, exist_ok=True, **asked)
+    if private and api.repo_info(repository, repo_type=KIND).private is not True:
+        # the Hub leaves one that is there as it is
+        raise UserError(
+            f"'{repository}' is there already and public: make it private, or leave out --private"
+        )
+    if revision is not None:
+        api.create_branch(repository, branch=revision, repo_type=KIND, exist_ok=True)
+
+
+def _check_token(api: Any) -> None:
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    try:
+        with _hub(None):
+            api.whoami()
+    except LocalTokenNotFoundError:
+        raise UserError(
+            "no token of the Hugging Face Hub: run `hf auth login`, or set HF_TOKEN to one that may write"
+        ) from None
+
+
+@contextlib.contextmanager
+def _hub(repository: str | None) -> Iterator[None]:
+    """Failures of the Hub and of the way there as one line. Their classes come from four libraries (requests,
+    httpx, hf_xet, huggingface_hub), so all are taken."""
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    try:
+        yield
+    except (UserError, LocalTokenNotFoundError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or "no reason given"
+        what = f"cannot push to '{repository}'" if repository else "the Hub does not take the token"
+        raise UserError(
+            f"{what}: {type(error).__name__}: {reason}; the same command goes on from here"
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """python -m bi_audio_dataset push DIR --repo OWNER/NAME. Raises UserError."""
+    from bi_audio_dataset.arguments import Parser
+
+    parser = Parser(
+        prog="python -m bi_audio_dataset push",
+        description="Upload a finished dataset to the Hugging Face Hub. An interrupted push is run again.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="finished dataset")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private")
+    parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there (default: main)")
+    parser.add_argument(
+        "--removals", type=Path, action="append", default=[], metavar="FILE", help="beside DIR/removals.jsonl"
+    )
+    options = parser.parse_args(argv)
+    done = push(
+        options.folder,
+        options.repo,
+        private=options.private,
+        revision=options.revision,
+        more_removals=options.removals,
+        progress=sys.stderr.isatty(),
+    )
+    counts = f"{len(done.sent)} files sent, {len(done.kept)} there already, {len(done.deleted)} deleted"
+    print(f"{done.url}: {counts}")
+    return 0
