@@ -37,6 +37,8 @@ class Handlers:
 
     def skip(self, clip_id: str | None, history: list[str]) -> tuple:
         following = self.session.after(clip_id)
+        if following is None and clip_id in self.session.queue():
+            return self._show(clip_id, history, message="no other clip waits")
         return self._show(following, [*history, clip_id] if clip_id else history)
 
     def back(self, clip_id: str | None, history: list[str]) -> tuple:

@@ -299,7 +299,8 @@ def _facts(row: dict, kept: evidence.Evidence | None, verdict: Verdict | None, f
     if kept is None:
         lines.append("No panorama and no energy map were kept of this clip: the map shows the camera alone.")
     elif kept.render:
-        lines.append(f"Rendered again {kept.render} times, along another path each.")
+        times = "once" if kept.render == 1 else f"{kept.render} times"
+        lines.append(f"Rendered again {times}, along another path.")
     if failure:
         lines.append(f"The models gave no caption: {failure}. Write one.")
     if verdict is not None:

@@ -69,6 +69,9 @@ def test_next_and_back(handlers):
     shown = handlers.decide("accept", "c", ["b"], BELL)
     assert shown[0] == "b" and shown[-2].startswith("1 of 3 decided: 1 accepted, 0 rejected")
     assert handlers.back("b", [])[-1] == "this was the first clip"
+    handlers.decide("accept", "a", [], BELL)
+    shown = handlers.skip("b", ["a"])  # the only one left still waits
+    assert shown[:2] == ("b", ["a"]) and shown[-1] == "no other clip waits"
 
 
 def test_a_clip_that_cannot_be_shown_can_be_left_and_rejected(tmp_path):
