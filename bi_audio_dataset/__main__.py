@@ -23,6 +23,12 @@ from bi_audio_dataset.schema import UserError
 _OTHERS = {
     "caption": ("bi_audio_dataset.captioning", "caption clips by models, or from a file of your own"),
     "review": ("bi_audio_dataset.review", "judge clips one by one on a local page"),
+    "card": ("bi_audio_dataset.card_command", "write a finished dataset's card anew"),
+    "upgrade": ("bi_audio_dataset.upgrade", "rewrite a dataset of an older schema version"),
+    "push": ("bi_audio_dataset.push", "upload a finished dataset to the Hugging Face Hub"),
+    "publish": ("bi_audio_dataset.publish", "write a dataset's recipe, which holds no media"),
+    "rebuild": ("bi_audio_dataset.rebuild", "make the clips of a recipe again out of its recordings"),
+    "remove": ("bi_audio_dataset.remove", "take clips out of a finished dataset, and keep them out"),
 }
 _SIZE_HELP = "pixels of a view, even sides (default: 256x144)"
 
@@ -155,7 +161,21 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
 def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
+    )
+    parser.add_argument(
+        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -186,6 +206,7 @@ def _synth(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
 
+    _settle_paths(options, "sounds", "sprites")
     settings = {
         "seed": options.seed,
         "held_out": options.held_out,
@@ -200,6 +221,14 @@ def _synth(options: argparse.Namespace) -> int:
         held_out=options.held_out,
     )
     return _run(source, options, BuildConfig(seed=options.seed), settings)
+
+
+def _settle_paths(options: argparse.Namespace, *names: str) -> None:
+    """On a Ray cluster each worker has a working directory of its own: relative paths become absolute."""
+    if options.executor == "ray":
+        for name in names:
+            value = getattr(options, name)
+            setattr(options, name, value and type(value)(Path(value).absolute()))
 
 
 def _listing(folder: Path | None) -> str:
@@ -218,6 +247,7 @@ def _build(options: argparse.Namespace) -> int:
 
     if not options.clip_s > 0:
         raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
+    _settle_paths(options, "folder", "lists", "sofa")
     source = _source(options)
     config = BuildConfig(
         seed=options.seed,
@@ -230,9 +260,9 @@ def _build(options: argparse.Namespace) -> int:
         selection=_selection(options),
     )
     if options.dry_run:
-        from bi_audio_dataset.status import forecast
+        from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source.recording_ids(), options.output)))
+        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
         return 0
     return _run(source, options, config, finalize=not options.review)
 
@@ -283,9 +313,17 @@ def _run(
     source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
 ) -> int:
     from bi_audio_dataset.build import build
+    from bi_audio_dataset.executors import choose
 
+    executor = choose(options.executor, options.workers, options.address)
     result = build(
-        source, options.output, config, workers=options.workers, settings=settings, finalize=finalize
+        source,
+        options.output,
+        config,
+        settings=settings,
+        finalize=finalize,
+        executor=executor,
+        parts=options.parts,
     )
     if result.already_complete:
         print(f"{options.output}: already complete, nothing to do")

@@ -22,10 +22,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.unit import Task, Work, crashed
+
+if TYPE_CHECKING:  # what is run is the work's own affair: this file needs only `task` and `crashed` of it
+    from bi_audio_dataset.unit import Task, Work
 
 Rows = list[dict[str, Any]]
 Result = tuple[str, Rows]
@@ -62,7 +64,7 @@ class Inline:
     """In this process, with its own thread settings; what kills a unit kills the build."""
 
     def run(self, work: Work, recording_ids: Sequence[str]) -> Iterator[Result]:
-        task = Task(work)
+        task = work.task()
         for recording_id in recording_ids:
             yield recording_id, task(recording_id)
 
@@ -84,8 +86,8 @@ class Local:
         try:
             while workers:
                 for worker in [w for w in workers if w.idle]:
-                    if queue:
-                        worker.give(queue.popleft())
+                    if worker.reserved is not None or queue:
+                        worker.give(worker.reserved or queue.popleft())
                     else:
                         worker.close()
                         workers.remove(worker)
@@ -99,6 +101,7 @@ class Local:
                         yield unit, value
                     else:
                         workers.remove(worker)
+                        again = worker.reserved
                         if not worker.started:
                             failed_starts += 1
                             if failed_starts == STARTS:
@@ -107,12 +110,11 @@ class Local:
                                     "said stands above; fewer workers need less memory"
                                 )
                         elif unit in died:
-                            yield unit, crashed(work, unit, _twice(died.pop(unit), value))
+                            yield unit, work.crashed(unit, _twice(died.pop(unit), value))
                         elif unit is not None:
-                            died[unit] = value
-                            queue.appendleft(unit)
-                        if len(workers) < len(queue):
-                            workers.add(_Worker(work))
+                            died[unit], again = value, unit
+                        if again is not None or len(workers) < len(queue):
+                            workers.add(_Worker(work, again))
         finally:
             for worker in workers:
                 worker.kill()
@@ -133,7 +135,8 @@ class _Worker:
     """A process that makes one unit at a time. A pipe of its own for each: the death of one disturbs no
     other, and which recording it was is known."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, reserved: str | None = None) -> None:
+        """reserved: the recording that it is to be given first."""
         # spawn: no forked threads or decoder state; and the thread settings are read before numpy loads
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -141,14 +144,14 @@ class _Worker:
         with _environment(ONE_THREAD):
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
-        self.started, self.unit = False, None
+        self.started, self.unit, self.reserved = False, None, reserved
 
     @property
     def idle(self) -> bool:
         return self.started and self.unit is None
 
     def give(self, recording_id: str) -> None:
-        self.unit = recording_id
+        self.unit, self.reserved = recording_id, None
         with contextlib.suppress(OSError):  # it has died: `receive` will say so
             self.pipe.send(recording_id)
 
@@ -195,7 +198,7 @@ def _serve(pipe: connection.Connection, work: Work) -> None:
     """A worker's whole life."""
     start_process()
     try:
-        task = Task(work)
+        task = work.task(alone=True)
         pipe.send(("started", None))
         while True:
             try:
@@ -221,9 +224,6 @@ def _pickled(error: Exception) -> bytes:
 
 def start_process() -> None:
     """What holds in every worker process of a machine."""
-    import cv2
-
-    cv2.setNumThreads(1)
     # Ctrl-C reaches the whole group; parts appear whole, so a worker may stop anywhere
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     parent = multiprocessing.parent_process()
@@ -310,7 +310,7 @@ class RayExecutor:
             rows = ray.get(done)
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             why = f"{type(error).__name__} on each of {self.retries + 1} tries"
-            return crashed(work, recording_id, why)
+            return work.crashed(recording_id, why)
         except errors.RayTaskError as error:  # the unit raised: that stops the build
             if isinstance(error.cause, (UserError, OSError)):
                 raise error.cause from None
@@ -345,10 +345,7 @@ def _unit_on_ray(work: Work, token: str, recording_id: str) -> Rows:
     global _held
     try:
         if _held is None or _held[0] != token:
-            import cv2
-
-            cv2.setNumThreads(1)
-            _held = token, Task(work)
+            _held = token, work.task(alone=True)
         return _held[1](recording_id)
     except MemoryError:
         os._exit(NO_MEMORY)  # as if the kernel had: Ray's retries, in a fresh process

@@ -58,6 +58,21 @@ class Work:
     scratch: Path | None = None
     stages: dict[str, int] = field(default_factory=lambda: dict(manifest.STAGE_VERSIONS))
 
+    def task(self, alone: bool = False) -> Task:
+        """What makes units in this process. alone: the process does nothing else, so it may be held to one
+        thread."""
+        if alone:
+            import cv2
+
+            cv2.setNumThreads(1)
+        return Task(self)
+
+    def crashed(self, recording_id: str, why: str) -> list[dict[str, Any]]:
+        """The rows of a recording on which processes die."""
+        self.parts.remove(recording_id)
+        split = self.source.split(recording_id)
+        return [quarantine_row(self.source, recording_id, split, {"crashed": why})]
+
 
 def work_key(source: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The digest of the source's name and settings, the config and the stages' versions: plain values, as
@@ -93,12 +108,6 @@ def quarantine_row(
         "source_name": source.name,
         "clips": 0,
     }
-
-
-def crashed(work: Work, recording_id: str, why: str) -> list[dict[str, Any]]:
-    """The rows of a recording on which processes die."""
-    work.parts.remove(recording_id)
-    return [quarantine_row(work.source, recording_id, work.source.split(recording_id), {"crashed": why})]
 
 
 class Task:

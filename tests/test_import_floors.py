@@ -58,7 +58,7 @@ FLOORS = {
         "recipe": 3,
         "finalize": 3,
         "unit": 3,
-        "executors": 3,
+        "executors": 2,
         "forecast": 4,
         "status": 4,
         "trajectory": 2,

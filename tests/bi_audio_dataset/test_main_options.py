@@ -164,6 +164,8 @@ def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsy
         (["--source", "fairplay", "--fairplay-split", "11"], "splits are 1 to 10, got 11"),
         (["--source", "sphere360", "--lists", "."], "train.txt"),
         (["--mark", "quiet"], "there is no filter 'quiet'"),
+        (["--address", "auto"], "--address is a Ray cluster's"),
+        (["--review", "--parts", "memory://x"], "leave out --parts or --review"),
         (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
     ],
 )
@@ -204,7 +206,9 @@ def test_filters_are_switched_by_name(films, tmp_path):
 def test_dry_run_counts_and_writes_nothing(films, tmp_path, capsys):
     command = ["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]
     assert main([*command, "--dry-run"]) == 0
-    assert "1 recordings, none built yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 recordings, 0 of them built already, 1 to build" in told
+    assert "estimate from 1 recordings, built just now and thrown away: about 1 clips, 0." in told
     assert not (tmp_path / "set").exists()
 
 
