@@ -55,6 +55,7 @@ def test_two_workers_give_the_same_bytes(built, tmp_path):
 def test_layout_of_a_finished_set(built):
     assert sorted(digests(built)) == [
         "README.md",
+        *(f"assets/{name}.png" for name in "classes confidence difference hfov lateral level".split()),
         "build.json",
         "data/test-00000-of-00001.parquet",
         "data/train-00000-of-00001.parquet",
