@@ -90,7 +90,7 @@ def build(session: ReviewSession):
         skip.click(_move(handlers, handlers.skip), here, shown, **turn)
         back.click(_move(handlers, handlers.back), here, shown, **turn)
         pictures = [energy, plot, moment]
-        turn["show_progress"] = "hidden"
+        turn |= {"show_progress": "hidden", "trigger_mode": "always_last"}
         look = _look(handlers, gr.skip)
         moment.release(look, [clip_id, seen, moment], pictures, **turn)
         video.pause(look, [clip_id, seen, moment], pictures, js=front.PAUSED_SCRIPT, **turn)
