@@ -300,9 +300,11 @@ def _hub(repository: str | None) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or "no reason given"
-        what = f"cannot push to '{repository}'" if repository else "the Hub does not take the token"
+        reason = f"{type(error).__name__}: {reason}"
+        if repository is None:
+            raise UserError(f"the Hub does not say whose token this is ({reason})") from error
         raise UserError(
-            f"{what}: {type(error).__name__}: {reason}; the same command goes on from here"
+            f"cannot push to '{repository}': {reason}; the same command goes on from here"
         ) from error
 
 

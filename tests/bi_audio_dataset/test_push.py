@@ -1,9 +1,11 @@
 import dataclasses
+import inspect
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_hub import FakeHub
+from huggingface_hub import HfApi
 from quick_maker import QuickMaker, quick_build
 
 from bi_audio_dataset import card_plots, removals, unit
@@ -61,6 +63,41 @@ def test_all_of_it_and_nothing_else_appears_in_one_commit(folder):
 
     again = push(folder, REPO, api=hub)
     assert len(hub.commits) == 1 and again.sent == () and set(again.kept) == set(files_of(folder))
+
+
+class Checked:
+    """A FakeHub that takes only calls which the real HfApi would take."""
+
+    def __init__(self, hub):
+        self.hub = hub
+        self.called = set()
+
+    def __getattr__(self, name):
+        def call(*arguments, **options):
+            inspect.signature(getattr(HfApi, name)).bind(self, *arguments, **options)
+            self.called.add(name)
+            return getattr(self.hub, name)(*arguments, **options)
+
+        return call
+
+
+def test_calls_are_those_of_the_installed_huggingface_hub(folder):
+    checked = Checked(FakeHub())
+    push(folder, REPO, private=True, revision="v2", api=checked)
+    assert visible(checked.hub, "v2") == files_of(folder)
+    assert checked.called >= {
+        "whoami",
+        "create_repo",
+        "create_branch",
+        "preupload_lfs_files",
+        "create_commit",
+    }
+
+
+def test_a_hub_that_cannot_be_asked_is_one_line(folder):
+    hub = FakeHub()
+    hub.whoami = lambda: (_ for _ in ()).throw(ConnectionError("no\nroute"))
+    refused(folder, "the Hub does not say whose token this is .ConnectionError: no route.", hub)
 
 
 def test_interrupted_push_shows_nothing_and_goes_on(folder, monkeypatch):
