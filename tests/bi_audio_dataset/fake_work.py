@@ -70,6 +70,8 @@ def do(deed: str) -> None:
         raise MemoryError
     if deed == "disk":
         raise OSError(errno.ENOSPC, "disk full")
+    if deed == "value":
+        raise ValueError("no such value")
     if deed == "odd":
         raise Odd("very", "odd")
     if deed == "wait":

@@ -74,7 +74,7 @@ def test_workers_that_never_start_are_no_fault_of_the_recordings(tmp_path):
 
 def test_leaving_early_leaves_no_process_behind(tmp_path):
     work = FakeWork(str(tmp_path), {"b": ("wait",)})
-    results = Local(2).run(work, ["a", "b"])
+    results = Local(2).run(work, ["b", "a"])
     assert next(results)[0] == "a"
     while not work.tries("b"):
         time.sleep(0.01)
