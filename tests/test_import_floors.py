@@ -74,6 +74,7 @@ FLOORS = {
         "review.decisions": 2,
         "review.evidence": 2,
         "publish": 4,
+        "publishable": 4,
         "push": 4,
         "rebuild": 4,
         "remove": 4,
