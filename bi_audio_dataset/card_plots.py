@@ -91,7 +91,8 @@ def _classes(figures: Figures):
     axes.set_yticks(range(len(names)), [textwrap.shorten(name, 28, placeholder="...") for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("clips")
-    axes.legend(frameon=False)
+    # above the axes: a place among the bars would have to be searched for
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
@@ -107,7 +108,7 @@ def _lateral(figures: Figures):
     axes.set_xlim(90, -90)  # left on the left
     axes.set_xticks(range(-90, 91, 30))
     axes.set(xlabel="lateral angle, degrees (left is positive)", ylabel="% of sounding time")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 

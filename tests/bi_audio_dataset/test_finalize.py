@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from fake_sets import draw_quickly
 from fake_source import FakeSource, tiny_config
 from quick_maker import QuickMaker, digests, quick_build, rows_in
 
-from bi_audio_dataset import manifest, unit
+from bi_audio_dataset import card_plots, manifest, unit
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
 from bi_audio_dataset.finalize import finalize
@@ -23,6 +24,7 @@ from bi_audio_dataset.sources.base import Recording
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(unit, "ClipMaker", QuickMaker)
+    monkeypatch.setattr(card_plots, "draw", draw_quickly)
 
 
 def test_bad_recordings_are_in_quarantine_with_their_reasons_and_the_rest_is_built(tmp_path):

@@ -203,12 +203,7 @@ def one_version(folder: Path) -> set[int]:
 
 @pytest.mark.parametrize(("elsewhere", "first", "stride"), [(False, 1, 3), (True, 2, 5)])
 def test_killed_anywhere_it_goes_on_and_ends_the_same(old, tmp_path, monkeypatch, elsewhere, first, stride):
-    def draw(figures, folder):  # a plot without matplotlib, for the sake of time
-        (folder / "assets").mkdir(parents=True, exist_ok=True)
-        (folder / "assets/level.png").write_bytes(b"picture")
-        return [card_plots.Plot("assets/level.png", "a picture")]
-
-    monkeypatch.setattr(card_plots, "draw", draw)
+    monkeypatch.setattr(card_plots, "draw", fake_sets.draw_quickly)
     whole = shutil.copytree(old, tmp_path / "whole")
     upgrade(whole)
     wanted, kills = fake_sets.digests(whole), 0
