@@ -131,7 +131,7 @@ def _parts(folder: Path, asked: str | None, record: dict[str, Any]) -> Parts:
     parts, begun = Parts.of(folder), (folder / JOURNAL).exists()
     if asked is not None and Parts.parse(asked) != parts:
         if begun:
-            raise UserError(f"the parts of this build lie at '{parts.address}': leave out --parts, or say so")
+            raise UserError(f"the parts of this build lie at '{parts.address}': leave out --parts")
         parts = Parts.parse(asked)
         _write_beside(folder / PARTS_AT, parts.address + "\n")
     parts.prepare()

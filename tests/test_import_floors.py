@@ -59,6 +59,8 @@ FLOORS = {
         "finalize": 3,
         "unit": 3,
         "executors": 2,
+        "processes": 1,
+        "ray_cluster": 1,
         "forecast": 4,
         "status": 4,
         "trajectory": 2,

@@ -11,7 +11,7 @@ import pytest
 from fake_source import FakeSource, tiny_config
 from fake_work import FakeWork
 
-from bi_audio_dataset import executors
+from bi_audio_dataset import processes
 from bi_audio_dataset.build import build
 from bi_audio_dataset.executors import Inline, Local, RayExecutor, choose
 from bi_audio_dataset.schema import UserError
@@ -123,7 +123,7 @@ def test_inline_gives_rows_in_order(tmp_path):
 def test_environment_is_for_workers_alone(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with executors._environment(executors.ONE_THREAD):
+    with processes._environment(processes.ONE_THREAD):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from quick_maker import digests
 
-from bi_audio_dataset.executors import ONE_THREAD
+from bi_audio_dataset.processes import ONE_THREAD
 
 
 @pytest.mark.slow
