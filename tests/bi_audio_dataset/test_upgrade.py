@@ -24,6 +24,7 @@ from bi_audio_dataset.validate import validate
 def version_0(monkeypatch):
     step = migrations.Step("fov is called hfov_deg", fake_sets.from_version_0)
     monkeypatch.setitem(migrations.STEPS, 0, step)
+    monkeypatch.setattr(card_plots, "draw", fake_sets.draw_quickly)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,12 @@ def current(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("current") / "set"
     clips = fake_sets.rows(3, truth={"rate_hz": 25.0, "sources": [fake_clips.truth_source()]})
     (folder / "synth").mkdir(parents=True)
-    fake_sets.make_set(folder / "synth", fake_sets.rows(2, source_name="BiAudio-Synth"), "BiAudio-Synth")
     fake_sets.features(folder, clips)
-    return fake_sets.make_set(folder, clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_plots, "draw", fake_sets.draw_quickly)
+        synth = fake_sets.rows(2, source_name="BiAudio-Synth")
+        fake_sets.make_set(folder / "synth", synth, "BiAudio-Synth")
+        return fake_sets.make_set(folder, clips)
 
 
 @pytest.fixture
@@ -202,8 +206,7 @@ def one_version(folder: Path) -> set[int]:
 
 
 @pytest.mark.parametrize(("elsewhere", "first", "stride"), [(False, 1, 3), (True, 2, 5)])
-def test_killed_anywhere_it_goes_on_and_ends_the_same(old, tmp_path, monkeypatch, elsewhere, first, stride):
-    monkeypatch.setattr(card_plots, "draw", fake_sets.draw_quickly)
+def test_killed_anywhere_it_goes_on_and_ends_the_same(old, tmp_path, elsewhere, first, stride):
     whole = shutil.copytree(old, tmp_path / "whole")
     upgrade(whole)
     wanted, kills = fake_sets.digests(whole), 0
