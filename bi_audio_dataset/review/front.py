@@ -54,7 +54,7 @@ STYLE = """
 #review-progress, #review-map-legend, #review-ild-legend { padding: 0 !important; }
 #review-progress > *, #review-map-legend > *, #review-ild-legend > * { padding: 0 !important; }
 .review-mark { -webkit-text-stroke: 1px #555; paint-order: stroke; padding-left: 0.6em; }
-footer { display: none !important; }
+#review-ild .icon-button-wrapper, footer { display: none !important; }
 """
 
 
