@@ -1,5 +1,6 @@
 """A dataset, its recipe, and the same dataset again: with real clips of a tiny corpus."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,7 +11,8 @@ import pytest
 from fake_source import FakeSource, tiny_config
 from test_main import write_recording
 
-from bi_audio_dataset import manifest, publish, recipe, removals
+from bi_audio_dataset import card_plots, manifest, publish, recipe, removals
+from bi_audio_dataset import rebuild as rebuild_module
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import BuildConfig
@@ -19,11 +21,19 @@ from bi_audio_dataset.rebuild import config_of, inner_source, rebuild
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.shards import read_rows
+from bi_audio_dataset.sources.folder import FolderSource
 from bi_audio_dataset.validate import validate
 
 CAPTION = "Visible sound: a bell, Invisible sound: none"
 #: Its height is one of whole macroblocks: of other pictures x264 gives other bytes now and then.
 CONFIG = tiny_config(height=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_plots():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_plots, "draw", lambda *_: [])  # matplotlib would take most of the time
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -338,23 +348,26 @@ def test_unknown_corpus_is_refused(written, tmp_path, capsys):
     assert "source 'fake' is none of this program's" in error and error.count("\n") == 1
 
 
-def test_a_folder_of_recordings_goes_the_whole_way_by_commands(tmp_path, capsys):
-    films, mine, theirs = (str(tmp_path / name) for name in ("films", "mine", "theirs"))
-    Path(films).mkdir()
-    write_recording(Path(films), "walk")
-    write_recording(Path(films), "run", azimuth_deg=-70.0)
-    given = ["--licence", "unknown", "--provenance", f"trip, {films}", "--clip-s", "1", "--mark", "static"]
-    assert main(["build", films, "--output", mine, *given, "--off", "duplicate"]) == 0
-    path = str(tmp_path / "mine.jsonl")
-    assert main(["publish", mine, "--recipe", path]) == 0
+def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch):
+    films, mine, theirs = (tmp_path / name for name in ("films", "mine", "theirs"))
+    films.mkdir()
+    write_recording(films, "walk")
+    write_recording(films, "run", azimuth_deg=-70.0)
+    source = FolderSource(films, licence="unknown", provenance=f"trip, {films}")
+    config = dataclasses.replace(CONFIG, clip_s=1.0)
+    build(source, mine, config, workers=0, progress=False)
+    path = tmp_path / "mine.jsonl"
+    assert main(["publish", str(mine), "--recipe", str(path)]) == 0
     assert "2 clips of 2 recordings, without media" in capsys.readouterr().out
-    assert str(tmp_path) not in Path(path).read_text() and "trip, films: walk.mp4" in Path(path).read_text()
+    assert str(tmp_path) not in path.read_text() and "trip, films: walk.mp4" in path.read_text()
 
-    Path(films, "run.mp4").unlink()
-    assert main(["rebuild", films, "--recipe", path, "--output", theirs]) == 2
+    (films / "run.mp4").unlink()
+    given = [str(films), "--recipe", str(path), "--output", str(theirs), "--workers", "3"]
+    monkeypatch.setattr(rebuild_module, "build", lambda *a, workers, **k: build(*a, **k, workers=workers - 3))
+    assert main(["rebuild", *given]) == 2
     told = capsys.readouterr()
     assert "1 clip (run) of the recipe not rebuilt: 'films' holds no video named 'run'; to be had" in told.err
-    (row,) = [row for shard in Path(theirs, "data").iterdir() for row in read_rows(shard)]
-    (first,) = [r for s in Path(mine, "data").iterdir() for r in read_rows(s) if r["id"] == "walk"]
+    (row,) = [row for shard in (theirs / "data").iterdir() for row in read_rows(shard)]
+    (first,) = [r for s in (mine / "data").iterdir() for r in read_rows(s) if r["id"] == "walk"]
     assert row == first | {"provenance": "trip, films: walk.mp4"}
-    assert str(tmp_path) not in Path(theirs, "manifest.jsonl").read_text()
+    assert str(tmp_path) not in (theirs / "manifest.jsonl").read_text()
