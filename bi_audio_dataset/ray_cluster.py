@@ -49,7 +49,8 @@ class RayExecutor:
             )(_unit_on_ray)
             while queue or pending:
                 while queue and len(pending) < self._most(ray):
-                    pending[unit.remote(shared, token, queue[0])] = queue.popleft()
+                    recording_id = queue.popleft()
+                    pending[unit.remote(shared, token, recording_id)] = recording_id
                 (done,), _ = ray.wait(list(pending), num_returns=1)
                 recording_id = pending.pop(done)
                 yield recording_id, self._rows(ray, work, recording_id, done)

@@ -9,6 +9,16 @@ import time
 from dataclasses import dataclass, field
 
 
+class Parts:
+    """Which are all there; of those at "/nowhere", none."""
+
+    def __init__(self, address: str = "/shared") -> None:
+        self.address = address
+
+    def exists(self, recording_id: str) -> bool:
+        return self.address != "/nowhere"
+
+
 @dataclass(frozen=True)
 class FakeWork:
     """deeds: recording id -> what its first, second, ... try does; after that, and where nothing is said, it
@@ -17,6 +27,7 @@ class FakeWork:
     folder: str
     deeds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     scratch: str | None = None
+    parts: Parts = Parts()
 
     def task(self, alone: bool = False):
         deed = self._next("start")

@@ -1,4 +1,6 @@
-"""Units on a real Ray of this machine: a head that does no work and two nodes, one of which is killed."""
+"""Units on a real Ray of this machine: a head that does no work and two nodes, one of which is killed. What
+is said to Ray, without one: test_ray_cluster.py. Needs a machine with some rest: Ray gives its own processes
+15 s to start."""
 
 import os
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_source import FakeSource, tiny_config
-from fake_work import FakeWork
+from fake_work import FakeWork, Parts
 from quick_maker import digests
 
 from bi_audio_dataset.build import build
@@ -49,11 +51,8 @@ def cluster():
     before = os.environ.get("PYTHONPATH")
     own = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     os.environ["PYTHONPATH"] = os.pathsep.join([*own, before] if before else own)
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False},
-        shutdown_at_exit=False,
-    )
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
             cluster.add_node(wait=False, num_cpus=1)
@@ -92,21 +91,9 @@ def test_what_a_unit_raises_stops_the_build(cluster, tmp_path):
 
 
 def test_parts_on_a_disk_that_is_not_shared_are_noticed(cluster, tmp_path):
-    @dataclass(frozen=True)
-    class Elsewhere:
-        address: str = "/nowhere"
-
-        def exists(self, recording_id: str) -> bool:
-            return False
-
-    @dataclass(frozen=True)
-    class Work(FakeWork):
-        parts: Elsewhere = Elsewhere()
-
-    with pytest.raises(
-        UserError, match="the part of 'a' is not at '/nowhere' .* a place that all nodes share"
-    ):
-        list(RayExecutor(cluster.address).run(Work(str(tmp_path)), ["a"]))
+    work = FakeWork(str(tmp_path), parts=Parts("/nowhere"))
+    with pytest.raises(UserError, match="the part of 'a' is not at '/nowhere' .* that all nodes share"):
+        list(RayExecutor(cluster.address).run(work, ["a"]))
 
 
 def test_node_that_dies_with_a_unit_costs_no_recording_and_no_byte(cluster, tmp_path):
