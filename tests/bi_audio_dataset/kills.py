@@ -1,6 +1,10 @@
 """`python kills.py FOLDER`: build 20 recordings undisturbed into FOLDER/whole, and into FOLDER/killed with
-kill -9 at random moments; says on stdout, as JSON, how often and where. A process of its own, as it forks
-builds: it has imported all that they need, and started no thread."""
+kills at random moments; says on stdout, as JSON, how often and where. A process of its own, as it forks
+builds: it has imported all that they need, and started no thread.
+
+The moments are drawn in seconds of the build's own work, and a timer of the kernel ends it there: as with
+kill -9 no line of the build runs any more, and how busy the machine is does not matter. In a shard's writing
+it is kill -9 itself."""
 
 import json
 import os
@@ -17,13 +21,27 @@ from fake_source import FakeSource, tiny_config
 
 from bi_audio_dataset import clip  # noqa: F401
 from bi_audio_dataset.build import build
+from bi_audio_dataset.executors import Inline
 
 RECORDINGS, RANDOM_KILLS = 20, 10
 
 
-def start(folder: Path, slow_shard: int = 0) -> int:
-    """A build in a child; its process id. slow_shard: it stops for ever in the middle of writing this one of
-    its shards, and says so by the file FOLDER.slow."""
+class Clocked(Inline):
+    """Notes the seconds of work after each recording."""
+
+    def __init__(self, notes: Path) -> None:
+        object.__setattr__(self, "notes", notes)
+
+    def run(self, work, recording_ids):
+        for result in super().run(work, recording_ids):
+            with open(self.notes, "a") as handle:
+                handle.write(f"{time.process_time()}\n")
+            yield result
+
+
+def start(folder: Path, seconds: float = 0.0, slow_shard: int = 0) -> int:
+    """A build in a child; its process id. seconds: of work, after which it is ended; slow_shard: it stops for
+    ever in the middle of writing this one of its shards, and says so by the file FOLDER.slow."""
     child = os.fork()
     if child:
         return child
@@ -40,56 +58,51 @@ def start(folder: Path, slow_shard: int = 0) -> int:
                     time.sleep(3600)
 
             pyarrow.parquet.write_table = slow
+        if seconds:
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+        clock = Clocked(folder.with_suffix(".clock"))
         source = FakeSource(tuple(float(7 * i - 70) for i in range(RECORDINGS)))
-        build(source, folder, tiny_config(rows_per_shard=8), workers=0, progress=False)
+        build(source, folder, tiny_config(rows_per_shard=8), executor=clock, progress=False)
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def ended(child: int) -> int | None:
-    """Its exit code; None while it runs."""
-    process, status = os.waitpid(child, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if process else None
+def end_of(child: int) -> int:
+    """Its exit code; of one that a signal has ended, minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_in_shard(folder: Path, shard: int) -> bool:
+    """Whether a build was killed in the middle of writing a shard."""
+    slow = folder.with_suffix(".slow")
+    slow.unlink(missing_ok=True)
+    child = start(folder, slow_shard=shard)
+    while not slow.exists():
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    return end_of(child) == -signal.SIGKILL
 
 
 def parts(folder: Path) -> int:
     return len(list((folder / ".work/parts").glob("*.parquet")))
 
 
-def kill_when(child: int, reached) -> bool:
-    """Whether it could be killed, before its end, once `reached` was true."""
-    while not reached():
-        if ended(child) is not None:
-            return False
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
 def main(home: Path) -> dict:
-    rng = np.random.default_rng(0)
-    began_s = time.monotonic()
-    code = os.waitstatus_to_exitcode(os.waitpid(start(home / "whole"), 0)[1])
-    unit_s = (time.monotonic() - began_s) / RECORDINGS
-    found, folder = {"whole": code, "random": 0, "in_shard": 0, "parts": []}, home / "killed"
+    found = {"whole": end_of(start(home / "whole")), "random": 0, "parts": []}
+    clock = [float(line) for line in (home / "whole.clock").read_text().split()]
+    unit_s = (clock[-1] - clock[0]) / (RECORDINGS - 1)
+    before_s = clock[0] - unit_s  # until the first unit begins
+    rng, folder = np.random.default_rng(0), home / "killed"
     for _ in range(RANDOM_KILLS):
-        before, child = parts(folder), start(folder)
-        more, rest_s = int(rng.integers(2)), rng.uniform(0, 1.5 * unit_s)
-        at = []
-
-        def reached(wanted=before + more, rest_s=rest_s, at=at) -> bool:
-            if not at and parts(folder) >= wanted:
-                at.append(time.monotonic() + rest_s)
-            return bool(at) and time.monotonic() >= at[0]
-
-        found["random"] += kill_when(child, reached)
+        moment_s = before_s * rng.uniform(0.5, 1) + rng.uniform(0, 3 * unit_s)
+        found["random"] += end_of(start(folder, max(0.01, moment_s))) == -signal.SIGPROF
         found["parts"].append(parts(folder))
-    for shard in (1, 3):
-        slow = folder.with_suffix(".slow")
-        slow.unlink(missing_ok=True)
-        found["in_shard"] += kill_when(start(folder, shard), slow.exists)
-    found["killed"] = os.waitstatus_to_exitcode(os.waitpid(start(folder), 0)[1])
+    found["in_shard"] = sum(kill_in_shard(folder, shard) for shard in (1, 3))
+    found["killed"] = end_of(start(folder))
     return found
 
 
