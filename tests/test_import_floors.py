@@ -98,6 +98,7 @@ FLOORS = {
         "model.timing": 1,
         "model.layers": 2,
         "model.conditions": 2,
+        "model.guess": 3,
         "model.blocks": 3,
         "model.spacetime": 3,
         "model.network": 4,
