@@ -3,7 +3,9 @@
 synth, build        make clips
 caption, review     what models and people say about them (captioning.py, review/)
 status, filter      what is there, and what finalize would leave out
-finalize            the dataset of it; validate checks one
+finalize            the dataset of it; validate checks one, card describes it, upgrade renews an older one
+push, publish       to the Hub, or as a recipe without media; rebuild (build --recipe) makes a recipe's clips
+remove              takes clips out again, for good
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in _OTHERS:
             return importlib.import_module(_OTHERS[arguments[0]][0]).main(arguments[1:])
+        if arguments[:1] == ["build"] and any(a.split("=")[0] == "--recipe" for a in arguments):
+            return importlib.import_module(_OTHERS["rebuild"][0]).main(arguments[1:])
         options = _parser().parse_args(arguments)
         return options.run(options)
     except UserError as error:
@@ -142,6 +146,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="make a recipe's clips of these recordings, which is the command rebuild: its options hold",
+    )
     _shared(parser)
     parser.set_defaults(run=_build)
 
@@ -155,6 +164,14 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="of another reviewer, beside DIR/decisions.jsonl; may be repeated",
+    )
+    parser.add_argument(
+        "--removals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="another removal list, beside DIR/removals.jsonl; may be repeated",
     )
 
 
@@ -360,7 +377,13 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
     from bi_audio_dataset.finalize import finalize
     from bi_audio_dataset.status import report
 
-    done = finalize(options.folder, options.decisions, keep=write and options.keep, write=write)
+    done = finalize(
+        options.folder,
+        options.decisions,
+        keep=write and options.keep,
+        write=write,
+        more_removals=options.removals,
+    )
     for problem in done.problems:
         print(problem, file=sys.stderr)
     print("\n".join(report(done.tally)))

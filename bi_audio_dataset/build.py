@@ -31,7 +31,7 @@ from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest
 from bi_audio_dataset.sources.base import Source
@@ -178,6 +178,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
+        check_version(found.get("schema_version", SCHEMA_VERSION), f"'{output}'")
         default = json.loads(json.dumps({"config": asdict(BuildConfig())}))
         changes = list(_differences(found, settings, default))
         if changes:

@@ -43,7 +43,7 @@ class Finalized:
 def plan_folder(
     folder: Path, more_decisions: Iterable[Path] = (), more_removals: Iterable[Path] = ()
 ) -> tuple[dict[str, Entry], Plan]:
-    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl and more_decisions, DIR/captions.jsonl,
+    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl, more_decisions, DIR/captions.jsonl,
     and the removal lists (removals.py). In a folder that is rebuilt from a recipe the recipe decides."""
     folder = Path(folder)
     record = read_record(folder)
