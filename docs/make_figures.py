@@ -92,7 +92,7 @@ def draw(
     angle.plot(
         np.arange(len(lateral_deg)) / 25, lateral_deg, ":", color=TRUTH, label="where it is (right axis)"
     )
-    angle.set(ylim=(-54, 54), yticks=[-45, 0, 45], ylabel="lateral angle, degrees")
+    angle.set(ylim=(-72, 72), yticks=[-45, 0, 45], ylabel="lateral angle, degrees")
     axis.plot(
         *curve(*truth), color=TRUTH, linewidth=3, alpha=0.7, label="level difference of the scene itself"
     )
@@ -101,7 +101,7 @@ def draw(
             *curve(ears, rate), color=MODEL, linewidth=1.3, label="level difference of the model's sound"
         )
     axis.axhline(0, color=TRUTH, linewidth=0.5)
-    axis.set(xlim=(0, duration_s), ylim=(-18, 18), xlabel="seconds", ylabel="left louder, dB")
+    axis.set(xlim=(0, duration_s), ylim=(-24, 24), xlabel="seconds", ylabel="left louder, dB")
     lines = [*axis.get_lines()[: 1 + (ears is not truth[0])], *angle.get_lines()]
     axis.legend(lines, [line.get_label() for line in lines], loc="upper left", fontsize=8, frameon=False)
     return figure

@@ -26,7 +26,7 @@ def load_examples():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The two example clips through `python sample.py --video examples`, no other option but where to write."""
+    """The example clips through `python sample.py --video examples`, with no option but where to write."""
     output = tmp_path_factory.mktemp("made")
     done = subprocess.run(
         [sys.executable, str(ROOT / "sample.py"), "--video", str(ROOT / "examples"), "--output", str(output)],

@@ -67,6 +67,8 @@ def check(command: str) -> None:
         return
     if words[:2] == ["accelerate", "launch"]:
         words = ["python", *words[2:]]
+    if words[0] == "torchrun":  # its own options come first, and are followed by the script
+        words = ["python", *words[words.index("train.py") :]]
     if words[0] in ("visaudio-sample", "visaudio-train"):
         words = ["python", f"{words[0].removeprefix('visaudio-')}.py", *words[1:]]
     assert words[0] == "python", f"not a command that is known here: {command}"
