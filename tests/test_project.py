@@ -3,7 +3,6 @@
 import argparse
 import ast
 import importlib.metadata
-import importlib.util
 import inspect
 import re
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
@@ -246,14 +246,6 @@ def test_ci_runs_what_readme_says():
 
 
 # -------------------- example clips
-
-
-def load_script(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -96,9 +96,7 @@ def test_damaged_weights_do_not_make_noise_files(pipe, video):
         broken(video)
 
 
-def test_the_packaged_model_is_found_when_it_ships():
-    if "tiny" not in hub.packaged_models():
-        pytest.skip("no packaged weights yet")
+def test_the_packaged_model_is_found():
     pipe = ViSAudioPipeline.from_pretrained(device="cpu")
     assert pipe.components.preset.name == "tiny" and pipe.components.info.limits
     size = sum(f.stat().st_size for f in hub.find_model("tiny").iterdir())

@@ -102,7 +102,7 @@ class PreparedConditions(_Batch):
     sync: Tensor  # (B, N, D), at the latents' rate
     pooled: Tensor  # (B, D), of video and text
     spatial: Tensor | None = None  # (B, 2, N, D) of the spacetime module, per ear
-    hidden: Tensor | None = None  # (B, 2, N, D) of the condition guess, per ear
+    hidden: Tensor | None = None  # (B, 2, N, D) of the condition guess, per ear, for the input
     mean: Tensor | None = None  # (B, 2, N, latent dimensions): where it says the data lie
 
 

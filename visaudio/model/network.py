@@ -281,6 +281,7 @@ class DualBranchNetwork(nn.Module):
         hidden = mean = None
         if self.condition_guess is not None:
             hidden, mean = self.condition_guess(sync, spatial, pooled)
+            hidden = self.condition_in(F.layer_norm(hidden, hidden.shape[-1:]))
         return PreparedConditions(clip, text, sync, pooled, spatial, hidden, mean)
 
     def _sync(self, tokens: Tensor, length: int) -> Tensor:
@@ -312,8 +313,8 @@ class DualBranchNetwork(nn.Module):
         x = self.audio_input_proj(rearrange(latents, "b e n d -> (b e) n d"))
         if self.cross_ear_proj is not None:
             x = x + self.cross_ear_proj(rearrange(latents.flip(1), "b e n d -> (b e) n d"))
-        if self.condition_in is not None:
-            x = x + self.condition_in(F.layer_norm(prepared.hidden, prepared.hidden.shape[-1:])).flatten(0, 1)
+        if prepared.hidden is not None:
+            x = x + prepared.hidden.flatten(0, 1)
         latent_rot, clip_rot = self._rotations(latents.shape[2], prepared.clip.shape[1], x)
 
         clip_wide = (self.t_embed(t).to(x.dtype) + prepared.pooled)[:, None]  # (B, 1, width)
