@@ -49,8 +49,9 @@ def test_a_death_stops_neither_the_others_nor_the_build(tmp_path):
         assert first != second
         others = [process for other in "abcdef" if other != name for process in work.processes(other)]
         assert second not in others or work.deeds[name][1:] == ()
-    # seven times a process had to be started: two at first, one after each of six deaths, none in vain
-    assert work.tries("start") == 2 + 6
+    # two at first, one after each of four first deaths; after the two second deaths only while enough is
+    # left to do for one more, which depends on how far the other has come
+    assert 2 + 4 <= work.tries("start") <= 2 + 6
 
 
 def test_what_a_unit_raises_stops_the_build(tmp_path):
