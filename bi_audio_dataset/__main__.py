@@ -383,6 +383,7 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
         keep=write and options.keep,
         write=write,
         more_removals=options.removals,
+        progress=sys.stderr.isatty(),
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)

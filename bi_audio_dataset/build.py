@@ -116,7 +116,7 @@ def build(
                 reasons = "; ".join(sorted(set(skipped.values()))[:3]) or f"see {WORK}/{JOURNAL}"
                 raise UserError(f"no clip could be built into '{output}': {reasons}")
             return BuildResult(output, None, skipped, waiting)
-        done = finalize_folder(output)
+        done = finalize_folder(output, progress=progress)
     return BuildResult(output, done.figures, skipped, 0, tuple(done.problems))
 
 

@@ -7,6 +7,7 @@ DIR/README.md         the dataset card
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -78,11 +79,13 @@ def finalize(
     keep: bool = False,
     write: bool = True,
     more_removals: Iterable[Path] = (),
+    progress: bool = False,
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
     keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
-    The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again.
+    The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again, and
+    goes on after the shards that are written.
     """
     folder = Path(folder)
     work, record = folder / WORK, read_record(folder)
@@ -102,7 +105,7 @@ def finalize(
     (work / KEPT).unlink(missing_ok=True)
     if keep:
         (work / KEPT).touch()
-    tally, figures = write_dataset(folder, record, placed, lines)
+    tally, figures = write_dataset(folder, record, placed, lines, _units(entries), progress)
     if keep:
         shutil.rmtree(work / "old", ignore_errors=True)
     else:
@@ -111,14 +114,18 @@ def finalize(
 
 
 def write_dataset(
-    folder: Path, record: dict[str, Any], placed: list[Placed], lines: Iterable[str]
+    folder: Path,
+    record: dict[str, Any],
+    placed: list[Placed],
+    lines: Iterable[str],
+    of: bytes = b"",
+    progress: bool = False,
 ) -> tuple[Tally, Figures]:
     """Shards, manifest (of these lines) and card, each by one rename out of DIR/.work, which stays; the data
-    that they replace are left in DIR/.work/old."""
+    that they replace are left in DIR/.work/old. of: see `write_shards`."""
     work, tally = folder / WORK, Tally()
     manifest.write(work / "manifest.jsonl", _counted(lines, tally))
-    shutil.rmtree(work / "data", ignore_errors=True)
-    figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"])
+    figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"], of, progress)
     selection = tally.lines() if tally.worth_telling else ()
     configs = card.find_configs(folder, figures, data=work / "data")
     title = card.title_of(record, figures)
@@ -130,6 +137,15 @@ def write_dataset(
         os.replace(folder / "data", work / "old")
     os.replace(work / "data", folder / "data")
     return tally, figures
+
+
+def _units(entries: Mapping[str, Entry]) -> bytes:
+    """What the parts of all recordings are made of, as a digest."""
+    digest = hashlib.sha256()
+    for entry in entries.values():
+        if entry.built:
+            digest.update(f"{entry.id} {entry.unit}\n".encode())
+    return digest.digest()
 
 
 def placed_clip(parts: Parts, recording_id: str, clip_id: str, fate: Fate) -> Placed:

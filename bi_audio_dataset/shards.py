@@ -6,9 +6,11 @@ paths. The schema carries the `huggingface` metadata, so `datasets.load_dataset(
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +66,10 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             yield from batch.to_pylist()
 
 
-def figures_of(paths: Iterable[Path]) -> Figures:
-    """What the card says of the rows of some Parquet files; media and camera paths are not read."""
-    figures = Figures()
+def figures_of(paths: Iterable[Path], figures: Figures | None = None) -> Figures:
+    """What the card says of the rows of some Parquet files, added to `figures`; media and camera paths are
+    not read."""
+    figures = Figures() if figures is None else figures
     columns = [name for name in arrow_schema().names if name not in HEAVY_COLUMNS]
     for path in paths:
         figures.bytes += path.stat().st_size
@@ -110,25 +113,70 @@ class Placed:
     caption: str | None = None
 
 
-def write_shards(folder: Path, placed: list[Placed], rows_per_shard: int) -> Figures:
-    """Gather clips from part files into folder/{split}-XXXXX-of-XXXXX.parquet, sorted by id."""
+def write_shards(
+    folder: Path, placed: list[Placed], rows_per_shard: int, of: bytes = b"", progress: bool = False
+) -> Figures:
+    """Gather clips from part files into folder/{split}-XXXXX-of-XXXXX.parquet, sorted by id.
+
+    A shard appears by a rename. Those that an interrupted call has left are kept where it was given the same
+    clips of the same parts, and the same `of` (whatever else the parts' rows depend on); else all are made.
+    """
+    import pyarrow as pa
+    from tqdm import tqdm
+
+    _keep_or_clear(folder, _key(placed, rows_per_shard, of))
+    figures = Figures()
+    with tqdm(total=len(placed), desc="shards", unit="clip", disable=not progress) as bar:
+        for split in SPLITS:
+            chosen = sorted((clip for clip in placed if clip.split == split), key=lambda clip: clip.id)
+            starts = range(0, len(chosen), rows_per_shard)
+            for shard, start in enumerate(starts):
+                clips = chosen[start : start + rows_per_shard]
+                path = folder / f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
+                if path.exists():
+                    figures_of([path], figures)
+                else:
+                    runs = [list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.part)]
+                    table = pa.concat_tables(_pick(run) for run in runs)
+                    for row in table.drop_columns(list(HEAVY_COLUMNS)).to_pylist():
+                        figures.add(row)
+                    beside = path.with_name(path.name + ".tmp")
+                    _write_table(beside, table.combine_chunks())
+                    os.replace(beside, path)
+                    figures.bytes += path.stat().st_size
+                bar.update(len(clips))
+    return figures
+
+
+def _key(placed: Iterable[Placed], rows_per_shard: int, of: bytes) -> str:
+    """SHA-256 of what shards are made of: clips as placed, files that they lie in, `of`, library."""
     import pyarrow as pa
 
-    folder.mkdir(parents=True)
-    figures = Figures()
-    for split in SPLITS:
-        chosen = sorted((clip for clip in placed if clip.split == split), key=lambda clip: clip.id)
-        starts = range(0, len(chosen), rows_per_shard)
-        for shard, start in enumerate(starts):
-            clips = chosen[start : start + rows_per_shard]
-            runs = [list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.part)]
-            table = pa.concat_tables(_pick(run) for run in runs)
-            for row in table.drop_columns(list(HEAVY_COLUMNS)).to_pylist():
-                figures.add(row)
-            path = folder / f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
-            _write_table(path, table.combine_chunks())
-            figures.bytes += path.stat().st_size
-    return figures
+    digest = hashlib.sha256(f"{rows_per_shard} {pa.__version__} ".encode() + of)
+    files: set[str] = set()
+    for clip in placed:
+        digest.update(repr((clip.id, str(clip.part), clip.split, clip.caption)).encode())
+        files.add(str(clip.part))
+    for name in sorted(files):
+        try:  # a part at a URL has no such thing
+            found = os.stat(name)
+            digest.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{name}\n".encode())
+    return digest.hexdigest()
+
+
+def _keep_or_clear(folder: Path, key: str) -> None:
+    """Keep a folder of shards that were written under this key; else begin an empty one."""
+    mark = folder.with_name(folder.name + ".key")
+    if not (mark.exists() and mark.read_text() == key):
+        shutil.rmtree(folder, ignore_errors=True)
+        beside = mark.with_name(mark.name + ".tmp")
+        beside.write_text(key)
+        os.replace(beside, mark)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.tmp"):
+        left.unlink()
 
 
 def _pick(clips: list[Placed]):

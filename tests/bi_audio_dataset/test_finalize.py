@@ -184,6 +184,52 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
     assert digests(folder) == digests(tmp_path / "whole")
 
 
+def test_finalize_goes_on_after_the_shards_that_are_written(tmp_path, monkeypatch):
+    folder, written = tmp_path / "set", []
+    quick_build(tmp_path / "whole", 20)
+    quick_build(folder, 20, finalize=False)
+    write = pyarrow.parquet.write_table
+
+    def dies_at(number):
+        def call(table, path, **options):
+            if len(written) == number:
+                raise KeyboardInterrupt
+            written.append(Path(path).name)
+            write(table, path, **options)
+
+        monkeypatch.setattr(pyarrow.parquet, "write_table", call)
+
+    for number in (2, 3):
+        dies_at(number)
+        with pytest.raises(KeyboardInterrupt):
+            finalize(folder)
+    dies_at(100)
+    finalize(folder)
+    assert len(written) == len(set(written)) == len(list((folder / "data").iterdir())) > 3
+    assert digests(folder) == digests(tmp_path / "whole")
+
+
+def test_shards_of_other_decisions_are_written_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    quick_build(folder, 20, finalize=False)
+    write, left = pyarrow.parquet.write_table, [2]
+
+    def dies(*arguments, **options):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(*arguments, **options)
+
+    monkeypatch.setattr(pyarrow.parquet, "write_table", dies)
+    with pytest.raises(KeyboardInterrupt):
+        finalize(folder)
+    (kept,) = (folder / ".work/data").glob("*.parquet")
+    first = pyarrow.parquet.read_table(kept, columns=["id"])["id"][0].as_py()
+    (folder / "removed.txt").write_text(f"{first}\n")
+    finalize(folder)
+    assert first not in rows_in(folder)
+
+
 # -------------------- the rest
 
 
