@@ -99,7 +99,7 @@ def main(home: Path) -> dict:
     rng, folder = np.random.default_rng(0), home / "killed"
     for number in range(RANDOM_KILLS):
         # now and then before the first unit, else in one of the next; the shards are left for the kills below
-        early = number % 4 == 3 or parts(folder) > RECORDINGS - 4
+        early = number % 4 == 3 or parts(folder) > RECORDINGS - 9
         moment_s = before_s * rng.uniform() if early else before_s + rng.uniform(0.5 * unit_s, 3 * unit_s)
         found["random"] += end_of(start(folder, max(0.01, moment_s))) == -signal.SIGPROF
         found["parts"].append(parts(folder))
