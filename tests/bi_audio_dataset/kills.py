@@ -27,21 +27,31 @@ RECORDINGS, RANDOM_KILLS = 20, 10
 
 
 class Clocked(Inline):
-    """Notes the seconds of work after each recording."""
+    """Notes the seconds of work after each recording; after `after` of them the build has `seconds` left."""
 
-    def __init__(self, notes: Path) -> None:
-        object.__setattr__(self, "notes", notes)
+    def __init__(self, notes: Path, after: int = 0, seconds: float = 0.0) -> None:
+        for name, value in (("notes", notes), ("after", after), ("seconds", seconds)):
+            object.__setattr__(self, name, value)
 
     def run(self, work, recording_ids):
-        for result in super().run(work, recording_ids):
+        for number, result in enumerate(super().run(work, recording_ids), 1):
             with open(self.notes, "a") as handle:
                 handle.write(f"{time.process_time()}\n")
+            if number == self.after:
+                die_after(self.seconds)
             yield result
 
 
-def start(folder: Path, seconds: float = 0.0, slow_shard: int = 0) -> int:
-    """A build in a child; its process id. seconds: of work, after which it is ended; slow_shard: it stops for
-    ever in the middle of writing this one of its shards, and says so by the file FOLDER.slow."""
+def die_after(seconds: float) -> None:
+    """Of work of this process."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def start(folder: Path, seconds: float = 0.0, after: int = 0, slow_shard: int = 0) -> int:
+    """A build in a child; its process id. seconds: of work, after which it is ended, counted from when it has
+    made `after` recordings; slow_shard: it stops for ever in the middle of writing this one of its shards,
+    and says so by the file FOLDER.slow."""
     child = os.fork()
     if child:
         return child
@@ -58,10 +68,9 @@ def start(folder: Path, seconds: float = 0.0, slow_shard: int = 0) -> int:
                     time.sleep(3600)
 
             pyarrow.parquet.write_table = slow
-        if seconds:
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-        clock = Clocked(folder.with_suffix(".clock"))
+        if seconds and not after:
+            die_after(seconds)
+        clock = Clocked(folder.with_suffix(".clock"), after, seconds)
         source = FakeSource(tuple(float(7 * i - 70) for i in range(RECORDINGS)))
         build(source, folder, tiny_config(rows_per_shard=8), executor=clock, progress=False)
         os._exit(0)
@@ -95,13 +104,12 @@ def main(home: Path) -> dict:
     found = {"whole": end_of(start(home / "whole")), "random": 0, "parts": []}
     clock = [float(line) for line in (home / "whole.clock").read_text().split()]
     unit_s = (clock[-1] - clock[0]) / (RECORDINGS - 1)
-    before_s = clock[0] - unit_s  # until the first unit begins
     rng, folder = np.random.default_rng(0), home / "killed"
     for number in range(RANDOM_KILLS):
-        # now and then before the first unit, else in one of the next; the shards are left for the kills below
-        early = number % 4 == 3 or parts(folder) > RECORDINGS - 9
-        moment_s = before_s * rng.uniform() if early else before_s + rng.uniform(0.5 * unit_s, 3 * unit_s)
-        found["random"] += end_of(start(folder, max(0.01, moment_s))) == -signal.SIGPROF
+        # now and then early, else in one of the next two units
+        after = 0 if number % 4 == 3 else int(rng.integers(1, 3))
+        moment_s = max(0.01, rng.uniform() * unit_s)
+        found["random"] += end_of(start(folder, moment_s, after)) == -signal.SIGPROF
         found["parts"].append(parts(folder))
     found["in_shard"] = sum(kill_in_shard(folder, shard) for shard in (1, 3))
     found["killed"] = end_of(start(folder))
