@@ -1,4 +1,4 @@
-"""The card's text, and what `datasets` and our reader find by it (test_configs.py)."""
+"""The card's text, and what `datasets` and our reader find by it (test_hub_configs.py)."""
 
 import builtins
 import json
