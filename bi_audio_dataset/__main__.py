@@ -3,7 +3,9 @@
 synth, build        make clips
 caption, review     what models and people say about them (captioning.py, review/)
 status, filter      what is there, and what finalize would leave out
-finalize            the dataset of it; validate checks one
+finalize            the dataset of it; validate checks one, card describes it, upgrade renews an older one
+push, publish       to the Hub, or as a recipe without media; rebuild (build --recipe) makes a recipe's clips
+remove              takes clips out again, for good
 """
 
 from __future__ import annotations
@@ -23,6 +25,12 @@ from bi_audio_dataset.schema import UserError
 _OTHERS = {
     "caption": ("bi_audio_dataset.captioning", "caption clips by models, or from a file of your own"),
     "review": ("bi_audio_dataset.review", "judge clips one by one on a local page"),
+    "card": ("bi_audio_dataset.card_command", "write a finished dataset's card anew"),
+    "upgrade": ("bi_audio_dataset.upgrade", "rewrite a dataset of an older schema version"),
+    "push": ("bi_audio_dataset.push", "upload a finished dataset to the Hugging Face Hub"),
+    "publish": ("bi_audio_dataset.publish", "write a dataset's recipe, which holds no media"),
+    "rebuild": ("bi_audio_dataset.rebuild", "make the clips of a recipe again out of its recordings"),
+    "remove": ("bi_audio_dataset.remove", "take clips out of a finished dataset, and keep them out"),
 }
 _SIZE_HELP = "pixels of a view, even sides (default: 256x144)"
 
@@ -32,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in _OTHERS:
             return importlib.import_module(_OTHERS[arguments[0]][0]).main(arguments[1:])
+        if arguments[:1] == ["build"] and any(a.split("=")[0] == "--recipe" for a in arguments):
+            return importlib.import_module(_OTHERS["rebuild"][0]).main(arguments[1:])
         options = _parser().parse_args(arguments)
         return options.run(options)
     except UserError as error:
@@ -136,6 +146,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="make a recipe's clips of these recordings, which is the command rebuild: its options hold",
+    )
     _shared(parser)
     parser.set_defaults(run=_build)
 
@@ -150,12 +165,34 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of another reviewer, beside DIR/decisions.jsonl; may be repeated",
     )
+    parser.add_argument(
+        "--removals",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="another removal list, beside DIR/removals.jsonl; may be repeated",
+    )
 
 
 def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument(
+        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
+    )
+    parser.add_argument(
+        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
+    )
 
 
 def _positive(text: str) -> int:
@@ -186,6 +223,7 @@ def _synth(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
 
+    _settle_paths(options, "sounds", "sprites")
     settings = {
         "seed": options.seed,
         "held_out": options.held_out,
@@ -200,6 +238,14 @@ def _synth(options: argparse.Namespace) -> int:
         held_out=options.held_out,
     )
     return _run(source, options, BuildConfig(seed=options.seed), settings)
+
+
+def _settle_paths(options: argparse.Namespace, *names: str) -> None:
+    """On a Ray cluster each worker has a working directory of its own: relative paths become absolute."""
+    if options.executor == "ray":
+        for name in names:
+            value = getattr(options, name)
+            setattr(options, name, value and type(value)(Path(value).absolute()))
 
 
 def _listing(folder: Path | None) -> str:
@@ -218,6 +264,7 @@ def _build(options: argparse.Namespace) -> int:
 
     if not options.clip_s > 0:
         raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
+    _settle_paths(options, "folder", "lists", "sofa")
     source = _source(options)
     config = BuildConfig(
         seed=options.seed,
@@ -230,9 +277,9 @@ def _build(options: argparse.Namespace) -> int:
         selection=_selection(options),
     )
     if options.dry_run:
-        from bi_audio_dataset.status import forecast
+        from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source.recording_ids(), options.output)))
+        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
         return 0
     return _run(source, options, config, finalize=not options.review)
 
@@ -283,9 +330,17 @@ def _run(
     source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
 ) -> int:
     from bi_audio_dataset.build import build
+    from bi_audio_dataset.executors import choose
 
+    executor = choose(options.executor, options.workers, options.address)
     result = build(
-        source, options.output, config, workers=options.workers, settings=settings, finalize=finalize
+        source,
+        options.output,
+        config,
+        settings=settings,
+        finalize=finalize,
+        executor=executor,
+        parts=options.parts,
     )
     if result.already_complete:
         print(f"{options.output}: already complete, nothing to do")
@@ -322,7 +377,14 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
     from bi_audio_dataset.finalize import finalize
     from bi_audio_dataset.status import report
 
-    done = finalize(options.folder, options.decisions, keep=write and options.keep, write=write)
+    done = finalize(
+        options.folder,
+        options.decisions,
+        keep=write and options.keep,
+        write=write,
+        more_removals=options.removals,
+        progress=sys.stderr.isatty(),
+    )
     for problem in done.problems:
         print(problem, file=sys.stderr)
     print("\n".join(report(done.tally)))

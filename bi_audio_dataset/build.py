@@ -1,13 +1,14 @@
 """The pipeline: recordings of a source -> clips -> Parquet shards. Resumable; the same bytes for any workers.
 
 DIR/build.json                what is being built; another build into the same folder is refused
-DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, by one rename
+DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, whole or not there
 DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished
+DIR/.work/parts_at            where the parts lie instead, if they lie elsewhere
 DIR/.work/scratch/            what a recording needs while it is made
 DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
 
-What `finalize` makes of it: finalize.py. The unit of work is a recording, a pure function of (recording,
-config, seed, renderings asked for): a part that is lost or half written is simply made again.
+What `finalize` makes of it: finalize.py. The unit of work is a recording (unit.py); who runs units:
+executors.py. A part that is lost, or made of something else than what is asked for, is simply made again.
 """
 
 from __future__ import annotations
@@ -16,29 +17,26 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
+from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest
 from bi_audio_dataset.sources.base import Source
-from bi_audio_dataset.unit import Asked, Task, run_unit, start_worker
-from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+from bi_audio_dataset.unit import Asked, Work, unit_key, work_key
+from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS_AT, WORK, Parts, clear, part_name
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,16 @@ def build(
     progress: bool = True,
     settings: dict[str, Any] | None = None,
     finalize: bool = True,
+    executor: Executor | None = None,
+    parts: str | None = None,
 ) -> BuildResult:
     """Build the dataset of a source into a folder, or finish a build that was interrupted there.
 
     workers: processes, each with one thread; 0 runs in this process. The bytes do not depend on it (0 keeps
     this process's own thread settings, which may change the last bits of linear algebra).
+    executor: who runs the units; by default `workers` processes of this machine.
+    parts: a folder or fsspec URL for the recordings' parts, by default DIR/.work/parts. A build keeps to the
+    one it was begun with.
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
     finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
     asked for another camera path are made anew.
@@ -83,19 +86,29 @@ def build(
     check_ids(ids)
     if config.sofa is not None:
         load_hrirs(config)  # a bad file is better refused here than in each worker
-    claim(output, build_settings(source, ids, config, settings))
-    work = output / WORK
-    if (output / "data").is_dir() and (finalize or not (work / PARTS).is_dir()):
-        if finalize and not (work / KEPT).exists():
-            shutil.rmtree(work, ignore_errors=True)
+    if parts is not None and not finalize:
+        raise UserError("captions and review need the clips on this machine: leave out --parts or --review")
+    record = build_settings(source, ids, config, settings)
+    claim(output, record)
+    folder = output / WORK
+    if (output / "data").is_dir() and (finalize or not (folder / JOURNAL).exists()):
+        if finalize and not (folder / KEPT).exists():
+            clear(folder)
         return BuildResult(output)
 
-    parts = work / PARTS
-    parts.mkdir(parents=True, exist_ok=True)
-    with _lock(work / "lock", output):
-        asked = Asked(_renders(output), None if finalize else output)
-        _make_parts(source, ids, config, parts, workers, progress, asked)
-        entries = index_rows(work / JOURNAL)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder / "lock", output):
+        plain = record["source"]
+        work = Work(
+            source,
+            config,
+            _parts(folder, parts, record),
+            Asked(_renders(output), None if finalize else output.absolute()),
+            work_key({key: plain[key] for key in ("name", "settings")}, record["config"]),
+            (folder / "scratch").absolute(),
+        )
+        _make_parts(work, ids, executor or (Local(workers) if workers else Inline()), folder, progress)
+        entries = index_rows(folder / JOURNAL)
         skipped = {e.id: "; ".join(e.reasons.values()) for e in entries.values() if not e.built}
         if not finalize:
             waiting = sum(clip.accepted for entry in entries.values() if entry.built for clip in entry.clips)
@@ -103,7 +116,7 @@ def build(
                 reasons = "; ".join(sorted(set(skipped.values()))[:3]) or f"see {WORK}/{JOURNAL}"
                 raise UserError(f"no clip could be built into '{output}': {reasons}")
             return BuildResult(output, None, skipped, waiting)
-        done = finalize_folder(output)
+        done = finalize_folder(output, progress=progress)
     return BuildResult(output, done.figures, skipped, 0, tuple(done.problems))
 
 
@@ -111,6 +124,20 @@ def _renders(output: Path) -> dict[str, int]:
     """Clip id -> rendering that reviewers have asked for, where that is not the first."""
     verdicts = decisions.resolve(decisions.read(output / decisions.DECISIONS_FILE))
     return {clip_id: verdict.render for clip_id, verdict in verdicts.items() if verdict.render}
+
+
+def _parts(folder: Path, asked: str | None, record: dict[str, Any]) -> Parts:
+    """Where the parts of the build in DIR/.work lie, made ready."""
+    parts, begun = Parts.of(folder), (folder / JOURNAL).exists()
+    if asked is not None and Parts.parse(asked) != parts:
+        if begun:
+            raise UserError(f"the parts of this build lie at '{parts.address}': leave out --parts")
+        parts = Parts.parse(asked)
+        _write_beside(folder / PARTS_AT, parts.address + "\n")
+    parts.prepare()
+    if parts != Parts.inside(folder):
+        parts.claim(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return parts
 
 
 def check_ids(ids: list[str]) -> None:
@@ -151,6 +178,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
+        check_version(found.get("schema_version", SCHEMA_VERSION), f"'{output}'")
         default = json.loads(json.dumps({"config": asdict(BuildConfig())}))
         changes = list(_differences(found, settings, default))
         if changes:
@@ -179,35 +207,28 @@ def _differences(found: Any, wanted: Any, default: Any, name: str = "") -> Itera
         yield f"{name} is {found!r} there, {wanted!r} here"
 
 
-def _make_parts(
-    source: Source,
-    ids: list[str],
-    config: BuildConfig,
-    parts: Path,
-    workers: int,
-    progress: bool,
-    asked: Asked,
-) -> None:
+def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, progress: bool) -> None:
     """Bring parts and journal to where each recording is either built as asked or in quarantine."""
     from tqdm import tqdm
 
-    for leftover in parts.glob("*.tmp"):
-        leftover.unlink()
-    scratch = parts.with_name("scratch")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    journal = parts.with_name(JOURNAL)
-    todo = _todo(ids, parts, journal, asked)
-    with tqdm(
-        total=len(ids),
-        initial=len(ids) - len(todo),
-        unit="recording",
-        desc=source.name,
-        disable=not progress,
-        file=sys.stderr,
-        smoothing=0.05,
-    ) as bar:
-        for recording_id, rows in _run(source, todo, config, parts, workers, asked):
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
+    (folder / "scratch").mkdir()
+    journal = folder / JOURNAL
+    todo = _todo(work, ids, journal)
+    with (
+        contextlib.closing(executor.run(work, todo)) as results,
+        tqdm(
+            total=len(ids),
+            initial=len(ids) - len(todo),
+            unit="recording",
+            desc=work.source.name,
+            disable=not progress,
+            file=sys.stderr,
+            smoothing=0.05,
+        ) as bar,
+    ):
+        for recording_id, rows in results:
+            rows[0]["at"] = round(time.time(), 1)  # for `status`; finalize leaves it out
             manifest.append(journal, rows)
             if rows[0]["decision"] != "built":
                 reason = "; ".join(rows[0]["reasons"].values())
@@ -215,19 +236,20 @@ def _make_parts(
             bar.update()
 
 
-def _todo(ids: list[str], parts: Path, journal: Path, asked: Asked) -> list[str]:
+def _todo(work: Work, ids: list[str], journal: Path) -> list[str]:
     """The recordings that are still to be made. Parts that the journal does not know, as a kill between the
     two leaves them, are written into it."""
     entries = index_rows(journal) if journal.exists() else {}
+    there = work.parts.sizes()
     todo = []
     for recording_id in ids:
-        part, entry = part_path(parts, recording_id), entries.get(recording_id)
-        if part.exists() and (entry is None or not entry.built):
-            rows = read_manifest(part)
+        part, entry = part_name(recording_id) in there, entries.get(recording_id)
+        if part and (entry is None or not entry.built):
+            rows = read_manifest(work.parts.locate(recording_id))
             if rows is not None:
                 manifest.append(journal, rows)
                 entry = _entry_of(rows)
-        if entry is None or not entry.built or not part.exists() or _outdated(entry, asked):
+        if entry is None or not entry.built or not part or _outdated(entry, work):
             todo.append(recording_id)
     return todo
 
@@ -238,75 +260,20 @@ def _entry_of(rows: list[dict[str, Any]]) -> Entry:
     return entry
 
 
-def _outdated(entry: Entry, asked: Asked) -> bool:
-    """Whether it was made by other versions of the stages, or another rendering is asked for by now."""
-    return not entry.current or any(clip.render != asked.renders.get(clip.id, 0) for clip in entry.clips)
-
-
-def _run(
-    source: Source, todo: list[str], config: BuildConfig, parts: Path, workers: int, asked: Asked
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield (recording id, its manifest rows) as they finish."""
-    if workers == 0:
-        task = Task(source, config, parts, asked)
-        for recording_id in todo:
-            yield recording_id, task(recording_id)
-        return
-    # spawn: no forked threads or decoder state; and the thread settings are read before numpy loads
-    context = multiprocessing.get_context("spawn")
-    with (
-        _environment({name: "1" for name in THREAD_VARIABLES}),
-        ProcessPoolExecutor(
-            max(1, min(workers, len(todo))),
-            context,
-            initializer=start_worker,
-            initargs=(source, config, parts, asked),
-        ) as pool,
-    ):
-        try:
-            pending = {}
-            queue = iter(todo)
-            for recording_id in queue:
-                pending[pool.submit(run_unit, recording_id)] = recording_id
-                if len(pending) < 4 * workers:
-                    continue
-                yield from _finished(pending)
-            while pending:
-                yield from _finished(pending)
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker process died (killed, or out of memory?): run the same command again to go on, "
-                "with fewer workers if memory is short"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _finished(pending: dict) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        yield pending.pop(future), future.result()
+def _outdated(entry: Entry, work: Work) -> bool:
+    """Whether it was made of something else: other settings, other versions of the stages, or another
+    rendering than is asked for by now."""
+    asked = {clip.id: work.asked.renders.get(clip.id, 0) for clip in entry.clips}
+    if entry.unit:
+        return entry.unit != unit_key(work.key, entry.id, asked)
+    # begun by a version that kept no keys
+    return not entry.current or any(clip.render != asked[clip.id] for clip in entry.clips)
 
 
 def _write_beside(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text)
     os.replace(beside, path)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ DIR/README.md         the dataset card
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,15 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import captioning, manifest
+from bi_audio_dataset import captioning, card, manifest, recipe, removals
 from bi_audio_dataset.duplicates import DuplicateFilter
+from bi_audio_dataset.manifest import JOURNAL_ONLY
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, check_version
 from bi_audio_dataset.selection import Entry, Fate, Plan, decide, index_rows
-from bi_audio_dataset.shards import Figures, Placed, card, write_shards
-from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS, WORK, part_path
-
-REMOVALS = "removed.txt"
+from bi_audio_dataset.shards import Figures, Placed, write_shards
+from bi_audio_dataset.workplace import JOURNAL, KEPT, WORK, Parts, clear
 
 
 @dataclass
@@ -41,76 +41,115 @@ class Finalized:
         return self.plan.problems
 
 
-def plan_folder(folder: Path, more_decisions: Iterable[Path] = ()) -> tuple[dict[str, Entry], Plan]:
-    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl and more_decisions, DIR/captions.jsonl
-    and DIR/removed.txt (ids of clips or recordings, one to a line)."""
+def plan_folder(
+    folder: Path, more_decisions: Iterable[Path] = (), more_removals: Iterable[Path] = ()
+) -> tuple[dict[str, Entry], Plan]:
+    """What `finalize` would do. Reads the journal, DIR/decisions.jsonl, more_decisions, DIR/captions.jsonl,
+    and the removal lists (removals.py). In a folder that is rebuilt from a recipe the recipe decides."""
     folder = Path(folder)
     record = read_record(folder)
+    check_version(record.get("schema_version"), f"'{folder}'")
     journal = folder / WORK / JOURNAL
     if not journal.exists():
         raise UserError(
             f"'{folder}' holds no clips that wait: build it with --review, which keeps them for finalize"
         )
     entries = index_rows(journal)
+    removed = removals.load(folder, more_removals)
+    if (folder / recipe.RECIPE_FILE).exists():
+        return entries, recipe.plan(entries, recipe.read(folder / recipe.RECIPE_FILE), journal, removed)
     rows = decisions.read(folder / decisions.DECISIONS_FILE)
     for path in more_decisions:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file of decisions")
         rows += decisions.read(Path(path))
-    removals = folder / REMOVALS
     plan = decide(
         entries,
         DuplicateFilter(**record["config"]["selection"]["duplicate"]),
         decisions.resolve(rows),
         captioning.load_captions(folder),
-        read_removals(removals) if removals.exists() else (),
+        removed,
     )
     return entries, plan
 
 
 def finalize(
-    folder: Path, more_decisions: Iterable[Path] = (), keep: bool = False, write: bool = True
+    folder: Path,
+    more_decisions: Iterable[Path] = (),
+    keep: bool = False,
+    write: bool = True,
+    more_removals: Iterable[Path] = (),
+    progress: bool = False,
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
     keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
-    The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again.
+    The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again, and
+    goes on after the shards that are written.
     """
     folder = Path(folder)
     work, record = folder / WORK, read_record(folder)
-    entries, plan = plan_folder(folder, more_decisions)
+    entries, plan = plan_folder(folder, more_decisions, more_removals)
     lines = final_lines(work / JOURNAL, entries, plan.fates)
     if not write:
         return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
+    parts = Parts.of(work)
     placed = [
-        placed_clip(work / PARTS, entry.id, clip.id, plan.fates[clip.id])
+        placed_clip(parts, entry.id, clip.id, plan.fates[clip.id])
         for entry in entries.values()
         for clip in entry.clips
         if entry.built and plan.fates[clip.id].decision == "accept"
     ]
     if not placed:
         raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
-    tally = Tally()
     (work / KEPT).unlink(missing_ok=True)
     if keep:
         (work / KEPT).touch()
+    tally, figures = write_dataset(folder, record, placed, lines, _units(entries), progress)
+    if keep:
+        shutil.rmtree(work / "old", ignore_errors=True)
+    else:
+        clear(work)
+    return Finalized(folder, tally, plan, figures)
+
+
+def write_dataset(
+    folder: Path,
+    record: dict[str, Any],
+    placed: list[Placed],
+    lines: Iterable[str],
+    of: bytes = b"",
+    progress: bool = False,
+) -> tuple[Tally, Figures]:
+    """Shards, manifest (of these lines) and card, each by one rename out of DIR/.work, which stays; the data
+    that they replace are left in DIR/.work/old. of: see `write_shards`."""
+    work, tally = folder / WORK, Tally()
     manifest.write(work / "manifest.jsonl", _counted(lines, tally))
-    shutil.rmtree(work / "data", ignore_errors=True)
-    figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"])
+    figures = write_shards(work / "data", placed, record["config"]["rows_per_shard"], of, progress)
     selection = tally.lines() if tally.worth_telling else ()
-    (work / "README.md").write_text(card(f"BiAudio: {record['source']['name']}", figures, record, selection))
-    os.replace(work / "README.md", folder / "README.md")
+    configs = card.find_configs(folder, figures, data=work / "data")
+    title = card.title_of(record, figures)
+    card.write(work / "card", title, figures, record, selection, configs)
+    card.install(work / "card", folder)
     os.replace(work / "manifest.jsonl", folder / "manifest.jsonl")
     if (folder / "data").exists():
         shutil.rmtree(work / "old", ignore_errors=True)
         os.replace(folder / "data", work / "old")
     os.replace(work / "data", folder / "data")
-    shutil.rmtree(work / "old" if keep else work, ignore_errors=True)
-    return Finalized(folder, tally, plan, figures)
+    return tally, figures
 
 
-def placed_clip(parts: Path, recording_id: str, clip_id: str, fate: Fate) -> Placed:
-    return Placed(clip_id, part_path(parts, recording_id), fate.split, fate.caption)
+def _units(entries: Mapping[str, Entry]) -> bytes:
+    """What the parts of all recordings are made of, as a digest."""
+    digest = hashlib.sha256()
+    for entry in entries.values():
+        if entry.built:
+            digest.update(f"{entry.id} {entry.unit}\n".encode())
+    return digest.digest()
+
+
+def placed_clip(parts: Parts, recording_id: str, clip_id: str, fate: Fate) -> Placed:
+    return Placed(clip_id, parts.locate(recording_id), fate.split, fate.caption)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -150,7 +189,8 @@ def final_lines(source: Path, entries: Mapping[str, Entry], fates: Mapping[str, 
 
         for entry in entries.values():
             row, tail = line(entry.offset)
-            row.pop("seconds", None)
+            for name in JOURNAL_ONLY:
+                row.pop(name, None)
             yield manifest.join_line(row, tail)
             if not entry.built:
                 continue
@@ -209,13 +249,3 @@ def tally_of(rows: Iterable[Mapping[str, Any]]) -> Tally:
     for row in rows:
         tally.add(row)
     return tally
-
-
-def read_removals(path: Path) -> set[str]:
-    """Ids of clips and recordings, one to a line; what follows '#' is a comment. UserError if it is not
-    there."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the removal list '{path}' cannot be read ({error})") from None
-    return {name for line in lines if (name := line.partition("#")[0].strip())}

@@ -6,7 +6,7 @@ whole camera path. "camera" is by far the largest value; it stands at the end of
 be parsed where it is not needed. Rows hold no times, hosts or paths: a build's rows are the same everywhere.
 
 While a build runs the rows are a journal in the order in which recordings were finished
-(`.work/journal.jsonl`, with seconds of work beside each recording); a finished dataset holds
+(`.work/journal.jsonl`, with what JOURNAL_ONLY names beside each recording); a finished dataset holds
 `manifest.jsonl`, sorted by id.
 """
 
@@ -23,7 +23,9 @@ from bi_audio_dataset.schema import UserError
 
 MANIFEST_VERSION = 1
 #: An integer per stage of the builder; changing what a stage gives changes its number.
-STAGE_VERSIONS = {"select": 1, "trajectory": 1, "render": 1, "fingerprint": 1, "caption": 1, "finalize": 1}
+STAGE_VERSIONS = {"select": 1, "trajectory": 1, "render": 2, "fingerprint": 1, "caption": 1, "finalize": 1}
+#: Of a recording, and left out by finalize: seconds of work, when it was done, what its part is made of.
+JOURNAL_ONLY = ("seconds", "at", "unit")
 #: How the last value of a clip's line begins. In a text its quotes would be escaped.
 _HEAVY = ', "camera": {"rate_hz": '
 _HEAD = ', "camera": '

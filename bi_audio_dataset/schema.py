@@ -21,11 +21,28 @@ SCHEMA_VERSION = 1
 TRUTH_RATE_HZ = 25
 AUDIO_RATE_HZ = 44100
 SPLITS = ("train", "validation", "test")
+#: Configuration of a published repository -> where its Parquet files lie below the dataset's folder.
+CONFIGS = {"default": "data", "features": "features", "synth": "synth/data"}
+#: source_name of rows made by sources/synthetic.
+SYNTH_NAME = "BiAudio-Synth"
 ENVELOPE_FLOOR_DB = -80.0
 
 
 class UserError(ValueError):
     """A mistake of the user's (file, flag, folder). One line of text: a CLI prints it and exits with 2."""
+
+
+def check_version(version: Any, what: str) -> None:
+    """Raise UserError if rows or folders of this schema_version cannot be read as they are."""
+    if version == SCHEMA_VERSION and not isinstance(version, bool):
+        return
+    older = isinstance(version, int) and version < SCHEMA_VERSION
+    todo = (
+        "python -m bi_audio_dataset upgrade FOLDER rewrites its dataset"
+        if older
+        else "install a newer visaudio, or use the program that wrote it"
+    )
+    raise UserError(f"{what} has schema_version {version!r}, this program reads {SCHEMA_VERSION}: {todo}")
 
 
 @dataclass(frozen=True)
@@ -146,12 +163,7 @@ class ClipRecord:
 
         Raises UserError if the row is of another schema version or lacks a column.
         """
-        version = row.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"row '{row.get('id')}' has schema_version {version!r}, this program reads {SCHEMA_VERSION}: "
-                "rebuild the dataset or use the version that wrote it"
-            )
+        check_version(row.get("schema_version"), f"row '{row.get('id')}'")
         missing = [name for name in COLUMNS if name not in row]
         if missing:
             raise UserError(f"row '{row.get('id')}' lacks the columns {missing}")
@@ -230,19 +242,26 @@ def validate_row(row: dict[str, Any]) -> list[str]:
         if not getattr(record, name):
             problems.append(f"{name} is empty")
     for name in ("duration_s", "width", "height", "fps"):
-        if not (math.isfinite(getattr(record, name)) and getattr(record, name) > 0):
+        if not (_is_finite(getattr(record, name)) and getattr(record, name) > 0):
             problems.append(f"{name} is {getattr(record, name)}, expected a positive number")
-    if not 10 <= record.hfov_deg <= 170:
+    if not (_is_finite(record.hfov_deg) and 10 <= record.hfov_deg <= 170):
         problems.append(f"hfov_deg is {record.hfov_deg}, expected 10 to 170")
     for name, value in asdict(record.filters).items():
-        if not math.isfinite(value):
+        if not _is_finite(value):
             problems.append(f"filters.{name} is {value}")
+    if any(getattr(record, name) is None for name in ("duration_s", "width", "height", "hfov_deg")):
+        return problems  # tracks and views cannot be judged without them
     problems += _track_problems(
         "camera", record.camera.rate_hz, record.duration_s, _camera_arrays(record.camera)
     )
     for index, view in enumerate(record.truth.sources):
         problems += _view_problems(f"truth.sources[{index}]", view, record)
     return problems
+
+
+def _is_finite(value: float | None) -> bool:
+    # a column of a Parquet file may hold null
+    return value is not None and math.isfinite(value)
 
 
 def _camera_arrays(camera: CameraTrack) -> dict[str, tuple[tuple[float, ...], float, float]]:

@@ -10,7 +10,7 @@ each other, share files or belong to one event go to one split (splits.split_of_
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 
 from bi_audio_dataset import duplicates, manifest
 from bi_audio_dataset.duplicates import DuplicateFilter
+from bi_audio_dataset.removals import Removals, reason_for
 from bi_audio_dataset.review.decisions import Verdict
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.splits import split_of_group
@@ -39,7 +40,8 @@ class Clip:
 @dataclass(slots=True)
 class Entry:
     """A recording's row and those of its clips. files: what its input is, '' where that is unknown; current:
-    made by this program's versions of all stages."""
+    made by this program's versions of all stages; unit: what its part is made of (unit.unit_key), '' if that
+    is not known; at: when it was done, seconds since 1970, 0 if that is not known."""
 
     id: str
     offset: int
@@ -49,6 +51,8 @@ class Entry:
     group: str
     seconds: float
     current: bool = True
+    unit: str = ""
+    at: float = 0.0
     clips: list[Clip] = field(default_factory=list)
 
 
@@ -101,6 +105,8 @@ def entry_of(row: dict[str, Any], offset: int) -> Entry:
         group=row.get("group", ""),
         seconds=float(row.get("seconds", 0.0)),
         current=row.get("stages", manifest.STAGE_VERSIONS) == manifest.STAGE_VERSIONS,
+        unit=row.get("unit", ""),
+        at=float(row.get("at", 0.0)),
     )
 
 
@@ -120,11 +126,11 @@ def decide(
     config: DuplicateFilter,
     verdicts: Mapping[str, Verdict] | None = None,
     captions: Mapping[str, str] | None = None,
-    removed: Collection[str] = (),
+    removed: Removals | None = None,
 ) -> Plan:
     """The fate of each clip. verdicts: of reviewers, by clip id; captions: that replace a clip's own;
-    removed: ids of clips or recordings that may not be published."""
-    verdicts, captions, removed = verdicts or {}, captions or {}, frozenset(removed)
+    removed: clips, recordings or groups that may not be published, with the reason."""
+    verdicts, captions, removed = verdicts or {}, captions or {}, removed or {}
     built = [entry for entry in entries.values() if entry.built]
     fates = {
         clip.id: Fate("accept" if clip.accepted else "reject", clip.split)
@@ -136,8 +142,9 @@ def decide(
         for clip in entry.clips:
             fate = fates[clip.id]
             fate.caption = captions.get(clip.id)
-            if clip.id in removed or entry.id in removed:
-                _reject(fate, "removed", "on the removal list")
+            why = reason_for(removed, clip.id, entry.id, entry.group)
+            if why is not None:
+                _reject(fate, "removed", why)
             _review(fate, clip, verdicts.get(clip.id), plan.problems)
     for what, ids in (("decision", verdicts), ("caption", captions)):
         unknown = sorted(set(ids) - set(fates))

@@ -1,4 +1,4 @@
-"""Parquet files with embedded media, and the dataset card.
+"""Parquet files with embedded media.
 
 Bytes are a function of the rows alone (per pyarrow version): sorted by id, fixed row groups, no times or
 paths. The schema carries the `huggingface` metadata, so `datasets.load_dataset(folder)` gives typed columns.
@@ -6,43 +6,22 @@ paths. The schema carries the `huggingface` metadata, so `datasets.load_dataset(
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-from collections import Counter
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, ClipRecord, UserError, features
+from bi_audio_dataset.figures import HEAVY_COLUMNS, Figures
+from bi_audio_dataset.schema import SPLITS, ClipRecord, UserError, features
+from bi_audio_dataset.workplace import part_file
 
 ROW_GROUP_ROWS = 25
 MANIFEST_KEY = b"bi_audio_manifest"
-
-
-@dataclass
-class Figures:
-    """What the card and the validator report; filled row by row."""
-
-    clips: Counter = field(default_factory=Counter)  # by split
-    classes: Counter = field(default_factory=Counter)  # (class, split): clips that hold the class
-    licences: Counter = field(default_factory=Counter)
-    hrir_sets: Counter = field(default_factory=Counter)
-    seconds: float = 0.0
-    sources: Counter = field(default_factory=Counter)  # clips by number of sounding objects
-    off_screen: int = 0  # clips with an object that is never on view
-    bytes: int = 0  # of all shards
-
-    def add(self, row: dict[str, Any]) -> None:
-        self.clips[row["split"]] += 1
-        self.seconds += row["duration_s"]
-        self.licences[row["licence"]] += 1
-        self.hrir_sets[row["hrir_set"]] += 1
-        views = row["truth"]["sources"]
-        self.sources[len(views)] += 1
-        self.off_screen += any(not any(view["visible"]) for view in views)
-        for name in {view["class_name"] for view in views}:
-            self.classes[name, row["split"]] += 1
 
 
 def arrow_schema():
@@ -64,57 +43,140 @@ def write_rows(
     _write_table(path, pa.Table.from_pylist(rows, schema=arrow_schema()), manifest)
 
 
-def read_manifest(path: Path) -> list[dict[str, Any]] | None:
+def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]] | None:
     """The manifest rows in a Parquet file's metadata; None where there are none or the file is no Parquet
     file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        found = (pq.read_schema(path).metadata or {}).get(MANIFEST_KEY)
+        with part_file(path) as handle:
+            found = (pq.read_schema(handle).metadata or {}).get(MANIFEST_KEY)
         return None if found is None else json.loads(found)
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one Parquet file as plain dicts, a row group at a time."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of one Parquet file as plain dicts, a row group at a time. columns: only these."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches(batch_size=ROW_GROUP_ROWS):
+        for batch in parquet.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns):
             yield from batch.to_pylist()
+
+
+def figures_of(paths: Iterable[Path], figures: Figures | None = None) -> Figures:
+    """What the card says of the rows of some Parquet files, added to `figures`; media and camera paths are
+    not read."""
+    figures = Figures() if figures is None else figures
+    columns = [name for name in arrow_schema().names if name not in HEAVY_COLUMNS]
+    for path in paths:
+        figures.bytes += path.stat().st_size
+        for row in read_rows(path, columns):
+            figures.add(row)
+    return figures
+
+
+def rewrite(path: Path, rows: Iterable[dict[str, Any]], manifest: list[dict[str, Any]] | None = None) -> None:
+    """One Parquet file of the rows, in the given order and a row group at a time; written beside (.tmp),
+    brought to the disk and then renamed. The bytes are those of `write_shards`, or with a manifest those of
+    `write_rows`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    beside = path.with_name(path.name + ".tmp")
+    schema, rows = arrow_schema(), iter(rows)
+    if (
+        manifest is None
+    ):  # what stands in a shard was read from a part, where Parquet names lists' elements anew
+        buffer = pa.BufferOutputStream()
+        pq.write_table(schema.empty_table(), buffer)
+        schema = pq.read_schema(pa.BufferReader(buffer.getvalue()))
+    schema = schema.with_metadata(_metadata(manifest))
+    with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        while group := list(itertools.islice(rows, ROW_GROUP_ROWS)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=ROW_GROUP_ROWS)
+    with open(beside, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(beside, path)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A clip that is published: where it lies, and what finalize decided on. caption None: its own."""
+    """A clip that is published: where it lies (path or fsspec URL), and what finalize decided on. caption
+    None: its own."""
 
     id: str
-    part: Path
+    part: str | Path
     split: str
     caption: str | None = None
 
 
-def write_shards(folder: Path, placed: list[Placed], rows_per_shard: int) -> Figures:
-    """Gather clips from part files into folder/{split}-XXXXX-of-XXXXX.parquet, sorted by id."""
+def write_shards(
+    folder: Path, placed: list[Placed], rows_per_shard: int, of: bytes = b"", progress: bool = False
+) -> Figures:
+    """Gather clips from part files into folder/{split}-XXXXX-of-XXXXX.parquet, sorted by id.
+
+    A shard appears by a rename. Those that an interrupted call has left are kept where it was given the same
+    clips of the same parts, and the same `of` (whatever else the parts' rows depend on); else all are made.
+    """
+    import pyarrow as pa
+    from tqdm import tqdm
+
+    _keep_or_clear(folder, _key(placed, rows_per_shard, of))
+    figures = Figures()
+    with tqdm(total=len(placed), desc="shards", unit="clip", disable=not progress) as bar:
+        for split in SPLITS:
+            chosen = sorted((clip for clip in placed if clip.split == split), key=lambda clip: clip.id)
+            starts = range(0, len(chosen), rows_per_shard)
+            for shard, start in enumerate(starts):
+                clips = chosen[start : start + rows_per_shard]
+                path = folder / f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
+                if path.exists():
+                    figures_of([path], figures)
+                else:
+                    runs = [list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.part)]
+                    table = pa.concat_tables(_pick(run) for run in runs)
+                    for row in table.drop_columns(list(HEAVY_COLUMNS)).to_pylist():
+                        figures.add(row)
+                    beside = path.with_name(path.name + ".tmp")
+                    _write_table(beside, table.combine_chunks())
+                    os.replace(beside, path)
+                    figures.bytes += path.stat().st_size
+                bar.update(len(clips))
+    return figures
+
+
+def _key(placed: Iterable[Placed], rows_per_shard: int, of: bytes) -> str:
+    """SHA-256 of what shards are made of: clips as placed, files that they lie in, `of`, library."""
     import pyarrow as pa
 
-    folder.mkdir(parents=True)
-    figures = Figures()
-    for split in SPLITS:
-        chosen = sorted((clip for clip in placed if clip.split == split), key=lambda clip: clip.id)
-        starts = range(0, len(chosen), rows_per_shard)
-        for shard, start in enumerate(starts):
-            clips = chosen[start : start + rows_per_shard]
-            runs = [list(run) for _, run in itertools.groupby(clips, key=lambda clip: clip.part)]
-            table = pa.concat_tables(_pick(run) for run in runs)
-            for row in table.drop_columns(["video", "audio"]).to_pylist():
-                figures.add(row)
-            path = folder / f"{split}-{shard:05d}-of-{len(starts):05d}.parquet"
-            _write_table(path, table.combine_chunks())
-            figures.bytes += path.stat().st_size
-    return figures
+    digest = hashlib.sha256(f"{rows_per_shard} {pa.__version__} ".encode() + of)
+    files: set[str] = set()
+    for clip in placed:
+        digest.update(repr((clip.id, str(clip.part), clip.split, clip.caption)).encode())
+        files.add(str(clip.part))
+    for name in sorted(files):
+        try:  # a part at a URL has no such thing
+            found = os.stat(name)
+            digest.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{name}\n".encode())
+    return digest.hexdigest()
+
+
+def _keep_or_clear(folder: Path, key: str) -> None:
+    """Keep a folder of shards that were written under this key; else begin an empty one."""
+    mark = folder.with_name(folder.name + ".key")
+    if not (mark.exists() and mark.read_text() == key):
+        shutil.rmtree(folder, ignore_errors=True)
+        beside = mark.with_name(mark.name + ".tmp")
+        beside.write_text(key)
+        os.replace(beside, mark)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.tmp"):
+        left.unlink()
 
 
 def _pick(clips: list[Placed]):
@@ -122,7 +184,8 @@ def _pick(clips: list[Placed]):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(clips[0].part)
+    with part_file(clips[0].part) as handle:
+        table = pq.read_table(handle)
     place = {clip_id: number for number, clip_id in enumerate(table.column("id").to_pylist())}
     missing = [clip.id for clip in clips if clip.id not in place]
     if missing:
@@ -142,78 +205,12 @@ def _write_table(path: Path, table, manifest: list[dict[str, Any]] | None = None
     import pyarrow.parquet as pq
 
     # the schema's metadata must be the same for each shard, whatever the parts' reader added
-    metadata = dict(arrow_schema().metadata)
-    if manifest is not None:
-        metadata[MANIFEST_KEY] = json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()
-    table = table.replace_schema_metadata(metadata)
+    table = table.replace_schema_metadata(_metadata(manifest))
     pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
 
 
-def card(title: str, figures: Figures, settings: dict[str, Any], selection: Sequence[str] = ()) -> str:
-    """README.md of a dataset: the YAML that names the splits' files, then the figures; selection: lines that
-    say what was left out and why."""
-    splits = [split for split in SPLITS if figures.clips[split]]
-    licences = sorted(figures.licences)
-    yaml = ["---", f"pretty_name: {json.dumps(title)}", "task_categories:", "- other"]
-    yaml += [
-        "tags:",
-        "- binaural",
-        "- spatial-audio",
-        "- video-to-audio",
-        "configs:",
-        "- config_name: default",
-    ]
-    yaml += ["  data_files:"]
-    for split in splits:
-        yaml += [f"  - split: {split}", f"    path: data/{split}-*"]
-    lines = [*yaml, "---", "", f"# {title}", ""]
-    lines += [
-        "Clips of a perspective view cut out of 360-degree video, with the binaural sound of that direction.",
-        "Built by `bi_audio_dataset`; every row carries its own licence and provenance.",
-        "",
-        "```python",
-        "import datasets",
-        'rows = datasets.load_dataset("PATH_TO_THIS_FOLDER", split="'
-        + (splits[0] if splits else "train")
-        + '")',
-        'flac = rows[0]["audio"]["bytes"]   # media come as bytes; with torchcodec installed:',
-        'rows = rows.cast_column("audio", datasets.Audio()).cast_column("video", datasets.Video())',
-        "```",
-        "",
-        f"Schema version {SCHEMA_VERSION}. Angles are in degrees in the camera's frame: azimuth positive to",
-        "the left, elevation positive up, lateral = asin(sin azimuth cos elevation), positive left. Audio",
-        "channel 0 is the left ear.",
-        "",
-        "| split | clips |",
-        "|---|---|",
-        *[f"| {split} | {figures.clips[split]} |" for split in splits],
-        "",
-        f"Total {sum(figures.clips.values())} clips, {figures.seconds / 3600:.2f} h.",
-    ]
-    names = sorted({name for name, _ in figures.classes})
-    if names:
-        lines += ["", "| class | " + " | ".join(splits) + " |", "|---" * (len(splits) + 1) + "|"]
-        lines += [
-            f"| {name} | " + " | ".join(str(figures.classes[name, split]) for split in splits) + " |"
-            for name in names
-        ]
-        counts = ", ".join(f"{figures.sources[n]} with {n}" for n in sorted(figures.sources))
-        lines += ["", f"Clips by number of sounding objects: {counts}. Clips with an object never on view: "]
-        lines[-1] += f"{figures.off_screen}."
-    lines += [
-        "",
-        "Licences: " + ", ".join(f"{name} ({figures.licences[name]} clips)" for name in licences) + ".",
-    ]
-    lines += ["Head-related impulse responses: " + ", ".join(sorted(figures.hrir_sets)) + "."]
-    if selection:
-        lines += ["", "## Selection", "", *selection]
-    lines += [
-        "",
-        "Settings (`build.json`):",
-        "",
-        "```json",
-        json.dumps(settings, indent=1, sort_keys=True),
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+def _metadata(manifest: list[dict[str, Any]] | None) -> dict[bytes, bytes]:
+    metadata = dict(arrow_schema().metadata)
+    if manifest is not None:
+        metadata[MANIFEST_KEY] = json.dumps(manifest, ensure_ascii=False, allow_nan=False).encode()
+    return metadata

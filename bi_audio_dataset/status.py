@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset import manifest
 from bi_audio_dataset.finalize import Tally, read_record, tally_of
-from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.selection import index_rows
-from bi_audio_dataset.workplace import JOURNAL, PARTS, WORK
+from bi_audio_dataset.selection import Entry, index_rows
+from bi_audio_dataset.workplace import JOURNAL, WORK, Parts
+
+#: The clock's rate is taken over this long before the recording that was finished last.
+RECENT_S = 1800.0
 
 
 def status(folder: Path) -> list[str]:
@@ -30,24 +33,38 @@ def status(folder: Path) -> list[str]:
     }
     tally = tally_of(row for offset, row in manifest.rows_at(journal) if offset in rows)
     lines = [f"{folder}: {len(entries)} of {total} recordings done", *report(tally)]
-    timed = [entry.seconds for entry in entries.values() if entry.seconds]
-    left = total - len(entries)
-    if timed and left:
-        mean_s = sum(timed) / len(timed)
-        lines.append(
-            f"{mean_s:.1f} s of one worker a recording: {left * mean_s / 3600:.2f} worker hours are left"
-        )
-    size = sum(path.stat().st_size for path in (folder / WORK / PARTS).glob("*.parquet"))
+    lines += rates(list(entries.values()), total - len(entries))
+    size = sum(Parts.of(folder / WORK).sizes().values())
     if entries:
         lines.append(f"{size / 1e6:.1f} MB so far, about {size / len(entries) * total / 1e6:.0f} MB in all")
     return lines
 
 
+def rates(entries: Sequence[Entry], left: int) -> list[str]:
+    """How fast it goes, and how long `left` recordings take: work of one worker, and by the clock."""
+    lines = []
+    timed = [entry.seconds for entry in entries if entry.seconds]
+    if timed:
+        mean_s = sum(timed) / len(timed)
+        line = f"{mean_s:.1f} s of one worker a recording"
+        lines.append(f"{line}: {left * mean_s / 3600:.2f} worker hours are left" if left else line)
+    at = sorted(entry.at for entry in entries if entry.at)
+    # a build may have stood still for a night: what counts is how fast it goes now
+    recent = [moment for moment in at if moment >= at[-1] - RECENT_S] if at else []
+    if len(recent) >= 3 and recent[-1] > recent[0]:
+        an_hour = (len(recent) - 1) / (recent[-1] - recent[0]) * 3600
+        line = f"{an_hour:.0f} recordings an hour lately"
+        lines.append(f"{line}: {left / an_hour:.2f} h are left" if left else line)
+    return lines
+
+
 def report(tally: Tally) -> list[str]:
     """Counts as lines of text."""
+    clips = sum(tally.clips.values())
+    share = f" ({100 * tally.clips['accept'] / clips:.0f} % accepted)" if clips else ""
     lines = [
         f"recordings: {_counts(tally.recordings)}",
-        f"clips: {_counts(tally.clips)}",
+        f"clips: {_counts(tally.clips)}{share}",
     ]
     for name, counter in (
         ("quarantine", tally.quarantine),
@@ -57,17 +74,6 @@ def report(tally: Tally) -> list[str]:
         if counter:
             lines.append(f"{name}: {_counts(counter)}")
     return lines
-
-
-def forecast(ids: list[str], folder: Path) -> list[str]:
-    """What a build of these recordings into the folder would do, without doing it."""
-    try:
-        return [f"{len(ids)} recordings; in that folder so far:", *status(folder)]
-    except UserError:
-        return [
-            f"{len(ids)} recordings, none built yet: build a few into another folder and ask its status for "
-            "time and size"
-        ]
 
 
 def _counts(counter: Counter) -> str:

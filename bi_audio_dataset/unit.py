@@ -1,28 +1,34 @@
 """The unit of work: a recording into its part file, a pure function of recording, config, seed, renderings.
 
-A unit reads what the source fetches and writes DIR/.work/parts/<id>.parquet by one rename; run twice it gives
-the same bytes. A recording that cannot be used has a result too: a manifest row that says why.
+A unit reads what the source fetches and writes the recording's part (workplace.Parts: here or at an fsspec
+URL), whole or not at all; run twice, or on another machine, it gives the same bytes. A recording that cannot
+be used has a result too: a manifest row that says why. Who runs units: executors.py.
+
+A part is addressed by what it is made of: `Work.key` is the digest of the source's settings, the config with
+its seed and the integer version of each stage; `unit_key` adds the recording and the renderings asked for. It
+stands in the part and in the journal, and a part with another key is made again. What is in the source's
+files is not part of it, as it is known only when they are read: their SHA-256 is the manifest's "input".
 """
 
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import os
-import signal
+import hashlib
+import json
 import tempfile
-import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable
 from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
-from bi_audio_dataset.workplace import part_path
+from bi_audio_dataset.workplace import Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,25 +42,98 @@ class Asked:
     evidence_folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the units of one build share. It pickles, so any process on any machine may run them.
+
+    key: `work_key`; stages: the versions that the key is about, which a worker's code must have;
+    scratch: for what a recording needs while it is made; None is the machine's temporary folder.
+    """
+
+    source: Source
+    config: BuildConfig
+    parts: Parts
+    asked: Asked = field(default_factory=Asked)
+    key: str = ""
+    scratch: Path | None = None
+    stages: dict[str, int] = field(default_factory=lambda: dict(manifest.STAGE_VERSIONS))
+
+    def task(self, alone: bool = False) -> Task:
+        """What makes units in this process. alone: the process does nothing else, so it may be held to one
+        thread."""
+        if alone:
+            import cv2
+
+            cv2.setNumThreads(1)
+        return Task(self)
+
+    def crashed(self, recording_id: str, why: str) -> list[dict[str, Any]]:
+        """The rows of a recording on which processes die."""
+        self.parts.remove(recording_id)
+        split = self.source.split(recording_id)
+        return [quarantine_row(self.source, recording_id, split, {"crashed": why})]
+
+
+def work_key(source: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The digest of the source's name and settings, the config and the stages' versions: plain values, as
+    build.json has them, so without paths and the same on each machine."""
+    return _digest({"source": source, "config": config, "stages": manifest.STAGE_VERSIONS})
+
+
+def unit_key(key: str, recording_id: str, renders: Mapping[str, int]) -> str:
+    """What a recording's part is made of. renders: {clip id: rendering} of its own clips."""
+    return _digest([key, recording_id, {name: number for name, number in renders.items() if number}])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def quarantine_row(
+    source: Source,
+    recording_id: str,
+    split: str,
+    reasons: dict[str, str],
+    measures: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """The manifest row of a recording that cannot be used."""
+    return {
+        "kind": "recording",
+        "id": recording_id,
+        "decision": "quarantine",
+        "reasons": reasons,
+        "marks": {},
+        "split": split,
+        "measures": measures or {},
+        "source_name": source.name,
+        "clips": 0,
+    }
+
+
 class Task:
     """Builds one recording into its part file. Lives once per process: the HRIR set is prepared once."""
 
-    def __init__(self, source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
-        self.source, self.parts, self.asked = source, parts, asked
-        self.scratch = parts.with_name("scratch")
-        self.make = ClipMaker(config, evidence=asked.evidence_folder is not None)
+    def __init__(self, work: Work) -> None:
+        if work.stages != manifest.STAGE_VERSIONS:
+            raise UserError(
+                f"this worker's code has the stages {manifest.STAGE_VERSIONS}, the build {work.stages}: "
+                "install the same version everywhere"
+            )
+        self.work, self.source = work, work.source
+        self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
         """The recording's manifest rows, its own first. A recording that cannot be used has that row
         alone."""
         started_s = time.perf_counter()
+        work = self.work
         split = self.source.split(recording_id)
         if split not in SPLITS:
             raise ValueError(f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}")
         try:
-            with tempfile.TemporaryDirectory(dir=self.scratch) as workdir:
+            with tempfile.TemporaryDirectory(dir=work.scratch) as workdir:
                 recording = self.source.fetch(recording_id, Path(workdir))
-                made = self.make.make(recording, self.source.name, split, self.asked.renders)
+                made = self.make.make(recording, self.source.name, split, work.asked.renders)
         except Unusable as error:
             return [self._quarantine(recording_id, split, error.reasons, error.measures)]
         except MemoryError:
@@ -66,54 +145,22 @@ class Task:
             known = isinstance(error, UserError)
             text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
-        rows = [{**made.recording, "clips": len(made.clips)}, *made.clips]
-        part = part_path(self.parts, recording_id)
-        beside = part.with_name(part.name + ".tmp")
-        write_rows(beside, made.records, rows)
-        for clip_id, found in made.evidence.items():
-            evidence.save(self.asked.evidence_folder, clip_id, found)
-        os.replace(beside, part)
+        renders = {row["id"]: row.get("draw", {}).get("render", 0) for row in made.clips}
+        key = unit_key(work.key, recording_id, renders)
+        rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]
+        with work.parts.writing(recording_id, work.scratch) as beside:
+            write_rows(beside, made.records, rows)
+            for clip_id, found in made.evidence.items():
+                evidence.save(work.asked.evidence_folder, clip_id, found)
         rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
         return rows
 
     def _quarantine(
         self, recording_id: str, split: str, reasons: dict[str, str], measures: dict[str, float] | None = None
     ) -> dict[str, Any]:
-        part_path(self.parts, recording_id).unlink(missing_ok=True)
-        return {
-            "kind": "recording",
-            "id": recording_id,
-            "decision": "quarantine",
-            "reasons": reasons,
-            "marks": {},
-            "split": split,
-            "measures": measures or {},
-            "source_name": self.source.name,
-            "clips": 0,
-        }
+        self.work.parts.remove(recording_id)
+        return quarantine_row(self.source, recording_id, split, reasons, measures)
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
     return getattr(error, "errno", None) in DISK_FULL
-
-
-_task: Task | None = None
-
-
-def start_worker(source: Source, config: BuildConfig, parts: Path, asked: Asked) -> None:
-    global _task
-    import cv2
-
-    cv2.setNumThreads(1)
-    # Ctrl-C reaches the whole group; parts are renamed whole, so a worker may stop anywhere
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # a killed parent must not leave workers waiting for tasks for ever
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _task = Task(source, config, parts, asked)
-
-
-def run_unit(recording_id: str) -> list[dict[str, Any]]:
-    assert _task is not None, "worker not started"
-    return _task(recording_id)

@@ -13,6 +13,9 @@ from bi_audio_dataset.media.files import replacing
 
 # No encoder name, no creation time: two machines write the same bytes.
 MP4_OPTIONS = {"fflags": "+bitexact", "movflags": "+faststart"}
+# Macroblock-tree rate control gives now one file, now another, for pictures whose width is not a multiple of
+# 128 (x264's SIMD works on eight macroblocks at once): docs/decisions.md
+STABLE_X264 = "mbtree=0"
 
 
 def write_video(
@@ -69,7 +72,8 @@ def _video_stream(container, frame_HWC: np.ndarray, rate: Fraction, crf: int, pr
     height, width = frame_HWC.shape[:2]
     if height % 2 or width % 2:
         raise ValueError(f"frames are {width}x{height}, expected even sides (yuv420p halves the colour)")
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset})
+    options = {"crf": str(crf), "preset": preset, "x264-params": STABLE_X264}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.time_base = 1 / rate
     stream.codec_context.thread_count = threads

@@ -4,6 +4,8 @@ decisions.py  the append-only file of decisions, what follows from it, merging o
 evidence.py   what the build keeps of a recording for the page: a panorama and the sound field over time
 drawing.py    the pictures: energy over the panorama with the camera's view on it, level difference over time
 session.py    queue, progress and what is shown of a clip; knows nothing of the page
+handlers.py   what a key or a button does
+front.py      what runs in the browser
 page.py       the page (Gradio, extra `review`)
 """
 

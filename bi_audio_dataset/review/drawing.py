@@ -142,12 +142,12 @@ def draw_ild(
     for level in (-20, -10, 0, 10, 20):
         row = round(float(y_of(level)))
         cv2.line(image, (left, row), (right, row), GRID if level else CLEAR, 1)
-        _text(image, f"{level:+d} dB" if level else "0 dB", (6, row + 4))
+        _text(image, f"{level:+d} dB" if level else "0 dB", (4, row + 5))
     for second in range(math.floor(duration_s) + 1):
         column = round(float(x_of(second)))
         cv2.line(image, (column, bottom), (column, bottom + 4), GRID, 1)
-        _text(image, f"{second} s", (column - 8, height - 8))
-    _text(image, "left louder", (left + 6, top + 14))
+        _text(image, f"{second} s", (min(column - 8, width - 32), height - 8))
+    _text(image, "left louder", (left + 6, top + 17))
     _text(image, "right louder", (left + 6, bottom - 6))
     points = np.stack([x_of(times_s), y_of(ild_db)], axis=1)
     sounding = np.isfinite(ild_db)
@@ -156,7 +156,7 @@ def draw_ild(
             _lines(image, [run if len(run) > 1 else np.repeat(run, 2, axis=0)], END, 2)
     if moment_s is not None:
         column = round(float(x_of(np.clip(moment_s, 0, duration_s))))
-        cv2.line(image, (column, top), (column, bottom), START, 1)
+        cv2.line(image, (column, top), (column, bottom), START, 2)
     return image
 
 
@@ -193,4 +193,4 @@ def _dot(image: Image, direction: NDArray[np.floating], colour: tuple[int, int, 
 
 
 def _text(image: Image, text: str, at: tuple[int, int]) -> None:
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, CLEAR, 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, CLEAR, 1, cv2.LINE_AA)

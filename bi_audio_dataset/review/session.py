@@ -24,6 +24,7 @@ from bi_audio_dataset.captioning import CAPTIONS_FILE, QUEUE_FILE, load_captions
 from bi_audio_dataset.clip_rows import ClipFolder, ClipInfo
 from bi_audio_dataset.review import decisions, drawing, evidence
 from bi_audio_dataset.review.decisions import Decision, Verdict
+from bi_audio_dataset.workplace import JOURNAL, WORK
 
 FILES_KEPT = 8  # playable files of the clips shown last
 
@@ -119,6 +120,16 @@ class ReviewSession:
     @property
     def media_folder(self) -> Path:
         return Path(self._media.name)
+
+    @property
+    def notice(self) -> str:
+        """What the reviewer should know of the folder; empty where clips wait for finalize."""
+        if (self.folder / WORK / JOURNAL).exists():
+            return ""
+        return (
+            "This dataset is finished: decisions are written down, but finalize can apply them only to clips "
+            "of build --review, or after finalize --keep."
+        )
 
     def close(self) -> None:
         self._media.cleanup()
@@ -288,7 +299,8 @@ def _facts(row: dict, kept: evidence.Evidence | None, verdict: Verdict | None, f
     if kept is None:
         lines.append("No panorama and no energy map were kept of this clip: the map shows the camera alone.")
     elif kept.render:
-        lines.append(f"Rendered again {kept.render} times, along another path each.")
+        times = "once" if kept.render == 1 else f"{kept.render} times"
+        lines.append(f"Rendered again {times}, along another path.")
     if failure:
         lines.append(f"The models gave no caption: {failure}. Write one.")
     if verdict is not None:

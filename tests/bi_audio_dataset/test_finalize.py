@@ -1,6 +1,5 @@
 """From clips to a dataset, with people in between, and with kills wherever something is written."""
 
-import hashlib
 import json
 import os
 import signal
@@ -9,87 +8,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from fake_sets import draw_quickly
 from fake_source import FakeSource, tiny_config
+from quick_maker import QuickMaker, digests, quick_build, rows_in
 
-from bi_audio_dataset import manifest, unit
+from bi_audio_dataset import card_plots, manifest, unit
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
-from bi_audio_dataset.clip import Made, Unusable
-from bi_audio_dataset.finalize import finalize, read_removals
+from bi_audio_dataset.finalize import finalize
 from bi_audio_dataset.review import decisions, evidence
-from bi_audio_dataset.schema import CameraTrack, ClipRecord, Filters, TruthTrack, UserError
-from bi_audio_dataset.shards import read_rows
+from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources.base import Recording
-
-
-class QuickMaker:
-    """In ClipMaker's place: two clips a recording, of bytes that depend on its id, without media."""
-
-    def __init__(self, config, evidence=False):
-        self.config, self.evidence = config, evidence
-
-    def make(self, recording, source_name, split, renders):
-        name = recording.recording_id
-        if name.endswith("7"):
-            raise Unusable({"too_short": f"'{name}' is too short"}, {"too_short.duration_s": 0.5})
-        if name.endswith("8"):
-            raise RuntimeError("decoder gave up")
-        made = Made(recording=common(name, split) | {"kind": "recording", "id": name, "decision": "built"})
-        for number in range(2):
-            clip_id = f"{name}-{number}"
-            render = renders.get(clip_id, 0)
-            row = common(name, split) | {"kind": "clip", "id": clip_id, "recording_id": name}
-            rejected = name.endswith("5") and number == 1
-            row |= {"decision": "reject" if rejected else "accept", "draw": {"render": render}}
-            row["reasons"] = {"silent": "under -35 dBFS"} if rejected else {}
-            made.clips.append(row | {"camera": {"rate_hz": 25.0, "yaw_deg": [1.0, float(render)]}})
-            if not rejected:
-                made.records.append(record(clip_id, name, split, source_name, render))
-        return made
-
-
-def common(name: str, split: str) -> dict:
-    return {
-        "reasons": {},
-        "marks": {},
-        "split": split,
-        "measures": {"silent.fraction": 0.1},
-        "licence": "CC0-1.0",
-    }
-
-
-def record(clip_id: str, recording_id: str, split: str, source_name: str, render: int) -> ClipRecord:
-    still = tuple(np.full(20, float(render)).tolist())
-    return ClipRecord(
-        clip_id, recording_id, split, f"film of {clip_id}".encode() * 50, b"sound",
-        "Visible sound: none, Invisible sound: none", 0.8, 64, 36, 25.0, 90.0,
-        CameraTrack(25.0, still, still, still), TruthTrack(), "sphere", True, "", source_name,
-        "made by the test", "CC0-1.0", Filters(0.2, 0.5, 0.0, -20.0, -1.0),
-    )  # fmt: skip
-
-
-class QuickSource(FakeSource):
-    def fetch(self, recording_id: str, workdir: Path) -> Recording:
-        return Recording(recording_id, workdir, workdir, "CC0-1.0", "made by the test")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(unit, "ClipMaker", QuickMaker)
-
-
-def quick_build(folder: Path, recordings: int = 20, **more):
-    source = QuickSource(tuple(range(recordings)))
-    return build(source, folder, tiny_config(rows_per_shard=8), workers=0, progress=False, **more)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def rows_in(folder: Path) -> dict[str, dict]:
-    return {row["id"]: row for shard in sorted((folder / "data").glob("*")) for row in read_rows(shard)}
+    monkeypatch.setattr(card_plots, "draw", draw_quickly)
 
 
 def test_bad_recordings_are_in_quarantine_with_their_reasons_and_the_rest_is_built(tmp_path):
@@ -144,7 +79,7 @@ def test_people_decide_between_build_and_finalize(tmp_path, capsys):
     assert rows["fake-1-0"]["caption"] == "Visible sound: a bell, Invisible sound: none"
     assert rows["fake-2-0"]["camera"]["yaw_deg"][0] == 1.0 and rows["fake-2-1"]["camera"]["yaw_deg"][0] == 0.0
     found = {row["id"]: row for row in manifest.read(folder / "manifest.jsonl")}
-    assert found["fake-3-1"]["reasons"] == {"removed": "on the removal list"}
+    assert found["fake-3-1"]["reasons"] == {"removed": "its author asked"}
     assert found["fake-2-0"]["camera"]["yaw_deg"] == [1.0, 1.0]
 
     # the second reviewer's file, merged at finalize, objects to one more
@@ -194,7 +129,7 @@ def test_recordings_of_another_version_of_a_stage_are_made_again(tmp_path, monke
     quick_build(folder, 3, finalize=False)
     quick_build(folder, 3, finalize=False)
     assert seen == ["fake-0", "fake-1", "fake-2"]
-    monkeypatch.setitem(manifest.STAGE_VERSIONS, "render", 2)
+    monkeypatch.setitem(manifest.STAGE_VERSIONS, "render", manifest.STAGE_VERSIONS["render"] + 1)
     quick_build(folder, 3, finalize=False)
     assert seen == ["fake-0", "fake-1", "fake-2"] * 2
 
@@ -249,6 +184,52 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path):
     assert digests(folder) == digests(tmp_path / "whole")
 
 
+def test_finalize_goes_on_after_the_shards_that_are_written(tmp_path, monkeypatch):
+    folder, written = tmp_path / "set", []
+    quick_build(tmp_path / "whole", 20)
+    quick_build(folder, 20, finalize=False)
+    write = pyarrow.parquet.write_table
+
+    def dies_at(number):
+        def call(table, path, **options):
+            if len(written) == number:
+                raise KeyboardInterrupt
+            written.append(Path(path).name)
+            write(table, path, **options)
+
+        monkeypatch.setattr(pyarrow.parquet, "write_table", call)
+
+    for number in (2, 3):
+        dies_at(number)
+        with pytest.raises(KeyboardInterrupt):
+            finalize(folder)
+    dies_at(100)
+    finalize(folder)
+    assert len(written) == len(set(written)) == len(list((folder / "data").iterdir())) > 3
+    assert digests(folder) == digests(tmp_path / "whole")
+
+
+def test_shards_of_other_decisions_are_written_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    quick_build(folder, 20, finalize=False)
+    write, left = pyarrow.parquet.write_table, [2]
+
+    def dies(*arguments, **options):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(*arguments, **options)
+
+    monkeypatch.setattr(pyarrow.parquet, "write_table", dies)
+    with pytest.raises(KeyboardInterrupt):
+        finalize(folder)
+    (kept,) = (folder / ".work/data").glob("*.parquet")
+    first = pyarrow.parquet.read_table(kept, columns=["id"])["id"][0].as_py()
+    (folder / "removed.txt").write_text(f"{first}\n")
+    finalize(folder)
+    assert first not in rows_in(folder)
+
+
 # -------------------- the rest
 
 
@@ -284,9 +265,6 @@ def test_nothing_left_says_why(tmp_path):
     (tmp_path / "removed.txt").write_text("fake-0\nfake-1\n")
     with pytest.raises(UserError, match="no clip could be built into .*: 4 clips by 'removed'"):
         finalize(tmp_path)
-    assert read_removals(tmp_path / "removed.txt") == {"fake-0", "fake-1"}
-    with pytest.raises(UserError, match="cannot be read"):
-        read_removals(tmp_path / "none.txt")
 
 
 def test_review_keeps_evidence_of_the_recording(tmp_path, monkeypatch):

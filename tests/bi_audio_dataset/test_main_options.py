@@ -164,6 +164,8 @@ def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsy
         (["--source", "fairplay", "--fairplay-split", "11"], "splits are 1 to 10, got 11"),
         (["--source", "sphere360", "--lists", "."], "train.txt"),
         (["--mark", "quiet"], "there is no filter 'quiet'"),
+        (["--address", "auto"], "--address is a Ray cluster's"),
+        (["--review", "--parts", "memory://x"], "leave out --parts or --review"),
         (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
     ],
 )
@@ -204,7 +206,9 @@ def test_filters_are_switched_by_name(films, tmp_path):
 def test_dry_run_counts_and_writes_nothing(films, tmp_path, capsys):
     command = ["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]
     assert main([*command, "--dry-run"]) == 0
-    assert "1 recordings, none built yet" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 recordings, 0 of them built already, 1 to build" in told
+    assert "estimate from 1 recordings, built just now and thrown away: about 1 clips, 0." in told
     assert not (tmp_path / "set").exists()
 
 
@@ -214,9 +218,32 @@ def test_reviewed_build_waits_for_finalize(films, tmp_path, capsys):
     assert "1 clips wait for caption, review and finalize" in capsys.readouterr().out
     assert main(["review", str(tmp_path / "set"), "--queue"]) == 0
     assert "walk" in capsys.readouterr().out
+    (tmp_path / "out.txt").write_text("walk # its author asked\n")
+    assert main(["filter", str(tmp_path / "set"), "--removals", str(tmp_path / "out.txt")]) == 0
+    assert "removed" in capsys.readouterr().out
     assert main(["finalize", str(tmp_path / "set")]) == 0
     assert first_row(tmp_path / "set")["id"] == "walk"
     assert main(["validate", str(tmp_path / "set")]) == 0
+
+
+def test_build_of_a_recipe_is_rebuild(films, tmp_path, capsys):
+    command = ["build", str(films), "--clip-s", "1", "--size", "64x32", "--mark", "weak_cue"]
+    assert main([*command, "--output", str(tmp_path / "set")]) == 0
+    assert main(["publish", str(tmp_path / "set"), "--recipe", str(tmp_path / "set.jsonl")]) == 0
+    again = [
+        "build",
+        str(films),
+        "--recipe",
+        str(tmp_path / "set.jsonl"),
+        "--output",
+        str(tmp_path / "again"),
+    ]
+    assert main(again) == 0
+    (one,), (other,) = ((tmp_path / name / "data").glob("*.parquet") for name in ("set", "again"))
+    assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        main([*again[:-1], str(tmp_path / "third"), "--clip-s", "2"])
+    assert "unrecognized arguments: --clip-s" in capsys.readouterr().err
 
 
 def test_the_same_recording_under_three_names_is_published_once(films, tmp_path):

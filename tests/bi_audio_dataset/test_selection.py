@@ -133,8 +133,8 @@ def test_a_recording_of_which_nothing_stays_has_no_say(tmp_path):
         rows_of("b", "test", group="g"),
         rows_of("c", "train", group="g"),
     )
-    plan = decide(entries, CONFIG, removed=["b"])
-    assert plan.fates["b"].reasons == {"removed": "on the removal list"}
+    plan = decide(entries, CONFIG, removed={"b": "its author asked"})
+    assert plan.fates["b"].reasons == {"removed": "its author asked"}
     assert [plan.fates[name].split for name in "ac"] == ["train", "train"]
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
+from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, UserError, check_version
 from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
@@ -71,20 +71,25 @@ class Clip:
         return tuple(source.class_name for source in self.sources)
 
 
-def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> Dataset:
+def open_dataset(
+    location: str | Path, splits: Sequence[str] | None = None, config: str = "default"
+) -> Dataset:
     """A BiAudio folder (Parquet with embedded bytes) or Hub repository as one table, media left as bytes.
 
-    splits keeps only the rows whose `split` column is named. Raises UserError if nothing can be read there.
+    splits keeps only the rows whose `split` column is named; config is "default" or "synth", the clips that
+    a repository may hold beside its own. Raises UserError if nothing can be read there.
     """
     import datasets
     from datasets import Audio, Video, concatenate_datasets, load_dataset
 
     check_location(location)
+    if config not in ("default", "synth"):
+        raise UserError(f"configuration '{config}' holds no clips: expected 'default' or 'synth'")
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        if (files := _local_files(Path(location))) is None:
-            parts = load_dataset(str(location))
+        if (files := _local_files(Path(location), config)) is None:
+            parts = load_dataset(str(location), None if config == "default" else config)
         else:
             parts = load_dataset("parquet", data_files=files)
     except UserError:
@@ -108,7 +113,7 @@ def open_dataset(location: str | Path, splits: Sequence[str] | None = None) -> D
     return table
 
 
-def _local_files(folder: Path) -> list[str] | None:
+def _local_files(folder: Path, config: str) -> list[str] | None:
     """A folder's Parquet files, whose rows say their split themselves; None for a Hub repository.
 
     `datasets` tells a folder apart from another by its last name and what its card says, so that of two sets
@@ -117,7 +122,23 @@ def _local_files(folder: Path) -> list[str] | None:
     """
     if not folder.is_dir():
         return None
-    return [str(path.resolve()) for path in sorted(folder.rglob("*.parquet"))]
+    own = sorted((folder / CONFIGS["default"]).glob("*.parquet"))
+    files = own if config == "default" else sorted((folder / CONFIGS[config]).glob("*.parquet"))
+    if not files and config == "synth" and own and _is_synth(own):
+        files = own  # as in the card of a set that is BiAudio-Synth itself
+    if not files and config == "default":  # files laid out otherwise; what a build has at work are none
+        found = sorted(folder.rglob("*.parquet"))
+        files = [p for p in found if not any(name[0] == "." for name in p.relative_to(folder).parts)]
+    if not files:
+        raise UserError(f"'{folder}' holds no '{config}' clips: expected {CONFIGS[config]}/*.parquet in it")
+    return [str(path.resolve()) for path in files]
+
+
+def _is_synth(files: Sequence[Path]) -> bool:
+    import pyarrow.parquet as pq
+
+    names = (set(pq.read_table(path, columns=["source_name"])[0].to_pylist()) for path in files)
+    return set().union(*names) == {SYNTH_NAME}
 
 
 def check_location(location: str | Path) -> None:
@@ -146,11 +167,7 @@ def read_clip(
     None decodes no video. sample_rate: audio resampled to it; None decodes no audio.
     Raises UserError if the row is of another schema version.
     """
-    if row.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(
-            f"row '{row.get('id')}' has schema_version {row.get('schema_version')!r}, "
-            f"this program reads {SCHEMA_VERSION}: rebuild the dataset or use the version that wrote it"
-        )
+    check_version(row.get("schema_version"), f"row '{row.get('id')}'")
     return Clip(
         id=row["id"],
         split=row["split"],

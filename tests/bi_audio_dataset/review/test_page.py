@@ -1,12 +1,14 @@
-"""The page: its handlers, its wiring on a stand-in for Gradio, the page itself where Gradio is, and in a
-browser where playwright and a chromium are."""
+"""The page: its handlers, its wiring on a stand-in for Gradio, and the page itself where Gradio is. What a
+browser makes of it is in test_browser.py."""
 
-import shutil
+import sys
+import urllib.request
 
 import pytest
 from fake_clips import dataset, row
 
-from bi_audio_dataset.review import decisions, page
+from bi_audio_dataset.review import front, page
+from bi_audio_dataset.review.handlers import Handlers
 from bi_audio_dataset.review.session import ReviewSession
 from bi_audio_dataset.schema import UserError
 
@@ -24,7 +26,7 @@ def session(tmp_path):
 
 @pytest.fixture
 def handlers(session):
-    return page.Handlers(session)
+    return Handlers(session)
 
 
 def test_the_most_doubtful_clip_comes_up_first(handlers):
@@ -67,13 +69,16 @@ def test_next_and_back(handlers):
     shown = handlers.decide("accept", "c", ["b"], BELL)
     assert shown[0] == "b" and shown[-2].startswith("1 of 3 decided: 1 accepted, 0 rejected")
     assert handlers.back("b", [])[-1] == "this was the first clip"
+    handlers.decide("accept", "a", [], BELL)
+    shown = handlers.skip("b", ["a"])  # the only one left still waits
+    assert shown[:2] == ("b", ["a"]) and shown[-1] == "no other clip waits"
 
 
 def test_a_clip_that_cannot_be_shown_can_be_left_and_rejected(tmp_path):
     broken = row("a", 0.1)
     broken["video"]["bytes"] = b"no video"
     session = ReviewSession(dataset(tmp_path, [broken, row("b", caption=BELL)]), "eva")
-    handlers = page.Handlers(session)
+    handlers = Handlers(session)
     shown = handlers.start()
     assert shown[0] == "a" and "cannot be shown" in shown[6] and shown[2] is None
     assert handlers.skip("a", [])[0] == "b"
@@ -89,10 +94,10 @@ def test_moments(handlers):
 
 
 def test_keys_click_elements_that_the_page_has():
-    script = page.keys_script()
-    assert len(set(page.KEYS.values())) == len(page.KEYS) == 5
-    assert all(f'"{key}": "{element}"' in script for key, element in page.KEYS.items())
-    assert all(f"**{key.upper()}**" in page.HELP for key in page.KEYS)
+    script = front.keys_script()
+    assert len(set(front.KEYS.values())) == len(front.KEYS) == 5
+    assert all(f'"{key}": "{element}"' in script for key, element in front.KEYS.items())
+    assert all(f"**{key.upper()}**" in front.HELP for key in front.KEYS)
 
 
 class StandIn:
@@ -102,21 +107,10 @@ class StandIn:
         self.value, self.elem_id, self.bound = (values[0] if values else value), elem_id, []
         Page.components.append(self)
 
-    def click(self, run, inputs, outputs):
+    def click(self, run, inputs, outputs, js=None, **_):
         self.bound.append((run, inputs, outputs))
-        return self
 
-    release = then = click  # what follows a click is bound to the same button
-
-
-class Page:
-    """Stands for gradio and for gradio.Blocks."""
-
-    components: list = []
-    State = Markdown = Video = Image = Textbox = Button = Slider = StandIn
-
-    def __init__(self, title=""):
-        self.loads = []
+    release = pause = click
 
     def __enter__(self):
         return self
@@ -124,9 +118,27 @@ class Page:
     def __exit__(self, *_):
         pass
 
-    Blocks = Row = Column = classmethod(lambda cls, title="": cls(title))
 
-    def load(self, run, inputs, outputs, js=None):
+class Page(StandIn):
+    """Stands for gradio and for gradio.Blocks."""
+
+    components: list = []
+    State = Markdown = HTML = Video = Image = Textbox = Button = Slider = Row = Column = StandIn
+    unchanged = object()
+
+    def __init__(self, title="", **_):
+        self.loads = []
+
+    @classmethod
+    def Blocks(cls, **options):
+        assert options["analytics_enabled"] is False
+        return cls(**options)
+
+    @classmethod
+    def skip(cls):
+        return cls.unchanged
+
+    def load(self, run, inputs, outputs, js=None, **_):
         self.loads.append((run, inputs, outputs, js))
 
     def element(self, elem_id):
@@ -134,42 +146,41 @@ class Page:
         return found
 
     def press(self, elem_id):
-        for run, inputs, outputs in self.element(elem_id).bound:
-            self.fire(run, inputs, outputs)
+        (event,) = self.element(elem_id).bound
+        self.fire(*event)
 
-    @staticmethod
-    def fire(run, inputs, outputs):
+    def fire(self, run, inputs, outputs):
         answers = run(*[component.value for component in inputs or []])
-        if not isinstance(outputs, list):
-            outputs, answers = [outputs], [answers]
         for component, answer in zip(outputs, answers, strict=True):
-            component.value = answer
+            if answer is not self.unchanged:
+                component.value = answer
 
 
-def test_buttons_keys_and_fields_are_wired_to_what_they_say(session, monkeypatch):
+@pytest.fixture
+def built(session, monkeypatch):
+    """The page on the stand-in, as it is when it has loaded."""
     Page.components.clear()
-    monkeypatch.setattr(page, "_gradio", lambda: Page)
+    monkeypatch.setattr(page, "_gradio", lambda _: Page)
     built = page.build(session)
     (start, inputs, outputs, _), (nothing, _, _, script) = built.loads
-    assert nothing is None and script == page.keys_script()
+    assert nothing is None and script == front.keys_script()
     built.fire(start, inputs, outputs)
+    return built
+
+
+def test_buttons_keys_and_fields_are_wired_to_what_they_say(session, built):
     facts, caption = built.element("review-facts"), built.element("review-caption")
     assert "**b**" in facts.value and caption.value == BELL
     assert built.element("review-video").value.endswith(".mp4")
     caption.value = DRUM
-    built.press(page.KEYS["a"])
+    built.press(front.KEYS["a"])
     assert "**c**" in facts.value and caption.value == BELL
-    built.press(page.KEYS["n"])
+    built.press(front.KEYS["n"])
     assert "**a**" in facts.value
-    built.press(page.KEYS["b"])
-    built.press(page.KEYS["r"])
-    whole = built.element("review-map").value
-    (slider,) = [c for c in built.components if c.bound and c.elem_id is None and c.value == 0.0]
-    slider.value = 0.5
-    built.fire(*slider.bound[0])
-    assert (built.element("review-map").value != whole).any()
-    built.press(page.KEYS["p"])
-    assert slider.value == 0.0 and "Nothing waits" in facts.value
+    built.press(front.KEYS["b"])
+    built.press(front.KEYS["r"])
+    built.press(front.KEYS["p"])
+    assert "Nothing waits" in facts.value and built.element("review-seen").value == ""
     assert built.element("review-progress").value.startswith("3 of 3 decided")
     assert [(d.clip_id, d.decision, d.caption) for d in session.rows()] == [
         ("b", "accept", DRUM),
@@ -178,76 +189,60 @@ def test_buttons_keys_and_fields_are_wired_to_what_they_say(session, monkeypatch
     ]
 
 
-def test_without_gradio_the_page_says_what_to_install(session, monkeypatch):
-    import sys
+def test_slider_and_pause_show_a_moment_and_the_next_clip_its_whole(built):
+    slider, energy = built.element("review-moment"), built.element("review-map")
+    whole = energy.value
+    slider.value = 0.5
+    for event in (slider, built.element("review-video")):
+        energy.value = whole
+        built.fire(*event.bound[0])
+        assert (energy.value != whole).any() and slider.value == 0.5
+    built.press("review-whole")
+    assert (energy.value == whole).all() and slider.value == 0
+    slider.value = 0.5
+    built.press(front.KEYS["n"])
+    assert slider.value == 0
 
+
+@pytest.mark.parametrize("key", "arpnb")
+def test_what_is_pressed_before_the_page_has_changed_is_not_taken(session, built, key):
+    """The browser still shows b while the server is at c already."""
+    built.press(front.KEYS["n"])
+    built.element("review-seen").value = "b"
+    energy = built.element("review-map").value
+    built.element("review-moment").value = 0.5
+    built.press("review-moment")
+    assert built.element("review-map").value is energy  # the map of c is not asked for with b's moment
+    built.press(front.KEYS[key])
+    assert session.rows() == [] and "**c**" in built.element("review-facts").value
+    assert built.element("review-message").value == front.TOO_EARLY
+    built.press(front.KEYS["r"])  # both agree again
+    assert [(d.clip_id, d.decision) for d in session.rows()] == [("c", "reject")]
+
+
+def test_without_gradio_the_page_says_what_to_install(session, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # build sets both for the process
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'visaudio\[review\]'"):
         page.build(session)
 
 
 @pytest.mark.slow
-def test_gradio_serves_the_page(session):
+def test_gradio_serves_the_page_to_this_machine_alone(session, monkeypatch):
     pytest.importorskip("gradio")
-    import urllib.request
-
-    blocks = page.build(session)
-    elements = {block.elem_id for block in blocks.blocks.values() if getattr(block, "elem_id", None)}
-    assert set(page.KEYS.values()) <= elements
-    address = page.launch(session, "127.0.0.1", None, browser=False, block=False)
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, "True")  # as a user may have it; put back after the test
+    monkeypatch.setenv("GRADIO_SHARE", "True")
+    served = page.serve(session)
+    elements = {block.elem_id for block in served.blocks.values() if getattr(block, "elem_id", None)}
+    assert set(front.KEYS.values()) | {"review-caption", "review-video", "review-map"} <= elements
+    assert not served.analytics_enabled and not served.share and served.server_name == "127.0.0.1"
+    assert served.GRADIO_CACHE.startswith(str(session.media_folder))
+    with urllib.request.urlopen(served.local_url, timeout=60) as answer:
         assert answer.status == 200
-
-
-def chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.mark.slow
-def test_a_reviewer_works_through_the_queue_with_the_keyboard(session, tmp_path):
-    pytest.importorskip("gradio")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if chromium() is None:
-        pytest.skip("no chromium is installed")
-    address = page.launch(session, "127.0.0.1", None, browser=False, block=False)
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1400, "height": 1000})
-        tab.goto(address)
-        facts, box = tab.locator("#review-facts"), tab.locator("#review-caption textarea")
-        expect = sync_api.expect
-        expect(facts).to_contain_text("recording b")
-        expect(tab.locator("#review-map img")).to_be_visible()
-        expect(tab.locator("#review-ild img")).to_be_visible()
-        playing = "document.querySelector('#review-video video')?.duration > 0.5"
-        tab.wait_for_function(playing)  # the browser has decoded picture and sound
-        tab.screenshot(path=tmp_path / "review.png", full_page=True)
-
-        tab.keyboard.press("e")
-        box.fill("a bell rings")  # letters typed into the caption are no commands
-        tab.keyboard.type("arp")
-        tab.keyboard.press("Escape")
-        tab.keyboard.press("a")
-        expect(tab.locator("#review-message")).to_contain_text("cannot be taken")
-        box.fill(DRUM)
-        tab.keyboard.press("Escape")
-        tab.keyboard.press("a")
-        expect(facts).to_contain_text("recording c")
-        tab.keyboard.press("n")
-        expect(facts).to_contain_text("recording a")
-        tab.keyboard.press("b")
-        expect(facts).to_contain_text("recording c")
-        tab.keyboard.press("r")
-        expect(facts).to_contain_text("recording a")
-        tab.keyboard.press("p")
-        expect(facts).to_contain_text("Nothing waits")
-        expect(tab.locator("#review-progress")).to_contain_text("3 of 3 decided")
-        browser.close()
-    assert (tmp_path / "review.png").stat().st_size > 10_000
-    verdicts = decisions.resolve(decisions.read(session.file))
-    assert {clip_id: verdict.decision for clip_id, verdict in verdicts.items()} == {
-        "a": "rerender",
-        "b": "accept",
-        "c": "reject",
-    }
-    assert verdicts["b"].caption == DRUM
+        assert "googleapis" not in answer.read().decode()
+    taken = served.server_port
+    with pytest.raises(UserError, match=f"cannot be served on 127.0.0.1 port {taken}"):
+        page.serve(session, port=taken)
+    served.close()

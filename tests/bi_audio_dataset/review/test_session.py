@@ -162,7 +162,7 @@ def test_the_map_shows_evidence_moments_and_truth(folder):
     assert np.nonzero(source)[1].mean() == pytest.approx(drawing.MAP_SIZE[0] / 2, abs=2)
     keep_evidence(session.folder, "t", render=1)
     view = session.view("t", moment_s=0.4)
-    assert "Rendered again 1 times" in view.facts and "No panorama" not in view.facts
+    assert "Rendered again once" in view.facts and "No panorama" not in view.facts
     red = view.map_image[..., 0].astype(int) - view.map_image[..., 2]
     assert red[:, :512].max() > 100 > red[:, 700:].max()  # the sound is at 70 degrees to the left
     session.close()

@@ -136,14 +136,14 @@ def test_a_finished_run_is_not_trained_again_but_can_be_made_longer(tmp_path):
 def test_a_time_budget_sets_the_length_once_and_stores_it(tmp_path, monkeypatch):
     now = [0.0]
 
-    class Slow(FakeSamples):
-        def get(self, index, mirror):
-            now[0] += 0.25  # 4 samples a step: one second
-            return super().get(index, mirror)
+    class Slow(FakeNetwork):  # a second a step; not the samples, which a thread reads ahead
+        def forward(self, *arguments):
+            now[0] += 1.0
+            return super().forward(*arguments)
 
     monkeypatch.setattr("visaudio.training.run_state.time.monotonic", lambda: now[0])
     settings = {**vars(CONFIG), "steps": 10_000, "max_minutes": 1.0, "calibration_steps": 15}
-    result = train(_network(), Slow(), FlowLoopConfig(**settings), tmp_path)
+    result = train(Slow(), FakeSamples(), FlowLoopConfig(**settings), tmp_path)
     assert 50 <= result.total_steps <= 60
     assert result.finished
     assert (

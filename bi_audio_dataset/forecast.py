@@ -1,0 +1,130 @@
+"""What a build would do, and how large and long it would be, before it is begun: `build --dry-run`.
+
+Nothing is written into the output folder. Where it holds enough finished recordings, they are what the
+estimate is made of; else a few of the recordings are built in a temporary folder, and timed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bi_audio_dataset.build import build_settings, check_ids, claim
+from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.selection import Entry, index_rows
+from bi_audio_dataset.sources.base import Source
+from bi_audio_dataset.status import status
+from bi_audio_dataset.unit import Task, Work
+from bi_audio_dataset.workplace import JOURNAL, WORK, Parts
+
+#: Recordings that are built to estimate the rest.
+SAMPLES = 3
+
+
+@dataclass
+class Sample:
+    """Sums over some recordings. clips: those that the filters leave; bytes: of their parts; seconds: of one
+    worker; reasons: recording id -> why it cannot be used."""
+
+    recordings: int = 0
+    clips: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, str] = field(default_factory=dict)
+    how: str = "built just now and thrown away"
+
+
+def forecast(source: Source, config: BuildConfig, output: Path, workers: int = 1) -> list[str]:
+    """Lines of text. UserError where `build` would refuse at once."""
+    ids = source.recording_ids()
+    check_ids(ids)
+    output = Path(output)
+    begun = (output / "build.json").exists()
+    if begun or output.exists() and (not output.is_dir() or any(output.iterdir())):
+        claim(output, build_settings(source, ids, config))  # only compares, or refuses
+    if begun and (output / "data").is_dir():
+        return [f"{len(ids)} recordings: already complete, nothing would be done", *status(output)]
+    journal = output / WORK / JOURNAL
+    entries = index_rows(journal) if journal.exists() else {}
+    todo = [name for name in ids if name not in entries or not entries[name].built]
+    lines = [f"{len(ids)} recordings, {len(ids) - len(todo)} of them built already, {len(todo)} to build"]
+    if begun and journal.exists():
+        lines += status(output)
+    if not todo:
+        return lines
+    sample = built(entries.values(), Parts.of(output / WORK))
+    if sample.recordings < SAMPLES:
+        sample = measure(source, config, spread(todo, SAMPLES))
+    return [*lines, *estimate(sample, len(todo), workers, free_bytes(output))]
+
+
+def spread(ids: Sequence[str], count: int) -> list[str]:
+    """Some of the ids, evenly over the list; from its middle where it is one."""
+    count = min(count, len(ids))
+    return [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(count)]
+
+
+def built(entries: Iterable[Entry], parts: Parts) -> Sample:
+    """What stands in a folder already."""
+    sample = Sample(bytes=sum(parts.sizes().values()), how="built there already")
+    for entry in entries:
+        if entry.built and entry.seconds:
+            sample.recordings += 1
+            sample.clips += sum(clip.accepted for clip in entry.clips)
+            sample.seconds += entry.seconds
+    return sample
+
+
+def measure(source: Source, config: BuildConfig, ids: Sequence[str]) -> Sample:
+    """Build these recordings into a temporary folder, in this process, and count."""
+    sample = Sample()
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Parts(folder)
+        task = Task(Work(source, config, parts))
+        for recording_id in ids:
+            row, *clips = task(recording_id)
+            sample.recordings += 1
+            if row["decision"] != "built":
+                sample.reasons[recording_id] = "; ".join(row["reasons"].values())
+                continue
+            sample.clips += sum(clip["decision"] == "accept" for clip in clips)
+            sample.seconds += row["seconds"]
+        sample.bytes = sum(parts.sizes().values())
+    return sample
+
+
+def estimate(sample: Sample, recordings: int, workers: int, free: int) -> list[str]:
+    """What so many recordings like those of the sample come to."""
+    lines = [f"could not be used: {name}: {why}" for name, why in sample.reasons.items()]
+    if len(sample.reasons) == sample.recordings:
+        return [*lines, f"none of the {sample.recordings} that were tried could be used: no estimate"]
+    times = recordings / sample.recordings
+    size, seconds = sample.bytes * times, sample.seconds * times
+    lines.append(
+        f"estimate from {sample.recordings} recordings, {sample.how}: "
+        f"about {sample.clips * times:.0f} clips, {in_bytes(size)}, {seconds / 3600:.2f} worker hours: "
+        f"{seconds / workers / 3600:.2f} h with {workers} worker{'s' if workers > 1 else ''}"
+    )
+    # while finalize writes, parts and shards stand side by side
+    lines.append(f"disk needed at most: {in_bytes(2 * size)}; free: {in_bytes(free)}")
+    if 2 * size > free:
+        lines.append("that does not fit: choose another disk for --output, or --parts")
+    return lines
+
+
+def in_bytes(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e6:.1f} MB"
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk that a folder is on, or will be."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,79 @@
+"""The unit of work: what it is addressed by, and that it is pure."""
+
+import pytest
+from fake_source import tiny_config
+from quick_maker import QuickMaker, QuickSource, quick_build
+
+from bi_audio_dataset import manifest, unit
+from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.selection import index_rows
+from bi_audio_dataset.shards import read_manifest
+from bi_audio_dataset.unit import Task, Work, unit_key, work_key
+from bi_audio_dataset.workplace import Parts
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(unit, "ClipMaker", QuickMaker)
+
+
+def test_key_tells_apart_what_changes_the_clips_and_nothing_else(monkeypatch):
+    source, config = {"name": "fake", "settings": {"a": 1, "b": 2}}, {"seed": 0}
+    key = work_key(source, config)
+    assert work_key({"settings": {"b": 2, "a": 1}, "name": "fake"}, config) == key
+    others = {
+        key,
+        work_key({**source, "name": "other"}, config),
+        work_key({**source, "settings": {"a": 1}}, config),
+        work_key(source, {"seed": 1}),
+    }
+    monkeypatch.setitem(manifest.STAGE_VERSIONS, "render", 99)
+    assert len(others | {work_key(source, config)}) == 5
+    keys = {unit_key(k, i, r) for k in "ab" for i in "cd" for r in ({}, {"c-0": 1}, {"c-0": 2}, {"c-1": 1})}
+    assert len(keys) == 16
+    assert unit_key("a", "c", {"c-0": 0, "c-1": 1}) == unit_key("a", "c", {"c-1": 1})  # 0 is as it comes
+
+
+def test_unit_run_twice_gives_the_same_bytes(tmp_path):
+    parts = Parts(str(tmp_path))
+    task = Task(Work(QuickSource((1.0, 2.0)), tiny_config(), parts, key="k"))
+    first = task("fake-1")
+    written = (tmp_path / "fake-1.parquet").read_bytes()
+    second = task("fake-1")
+    assert (tmp_path / "fake-1.parquet").read_bytes() == written
+    assert first[0].pop("seconds") >= 0 and second[0].pop("seconds") >= 0
+    assert first == second == read_manifest(parts.locate("fake-1"))
+    assert first[0]["unit"] == unit_key("k", "fake-1", {})
+
+
+def test_worker_of_another_version_makes_nothing(tmp_path, monkeypatch):
+    work = Work(QuickSource((1.0,)), tiny_config(), Parts(str(tmp_path)))
+    monkeypatch.setitem(manifest.STAGE_VERSIONS, "select", 99)
+    with pytest.raises(UserError, match="install the same version everywhere"):
+        work.task()
+
+
+def test_crashed_recording_has_a_row_and_no_part(tmp_path):
+    work = Work(QuickSource((1.0,)), tiny_config(), Parts(str(tmp_path)))
+    work.task()("fake-0")
+    (row,) = work.crashed("fake-0", "it died")
+    assert (row["decision"], row["reasons"], row["split"]) == ("quarantine", {"crashed": "it died"}, "test")
+    assert not work.parts.exists("fake-0")
+
+
+def test_part_made_of_something_else_is_made_again(tmp_path):
+    """A key in the journal that is not the one asked for, whatever the stages in the row say."""
+    folder = tmp_path / "set"
+    quick_build(folder, 3, finalize=False)
+    journal = folder / ".work/journal.jsonl"
+    before = index_rows(journal)
+    journal.write_text(journal.read_text().replace(before["fake-1"].unit, "0" * 64))
+    quick_build(folder, 3, finalize=False)
+    after = index_rows(journal)
+    assert {name: entry.unit for name, entry in after.items()} == {n: e.unit for n, e in before.items()}
+    assert [after[name].offset > before[name].offset for name in before] == [False, True, False]
+    for name in ("unit", "seconds", "at"):
+        assert f'"{name}":' in journal.read_text()
+    quick_build(folder, 3)
+    for name in ("unit", "seconds", "at"):
+        assert f'"{name}":' not in (folder / "manifest.jsonl").read_text()
