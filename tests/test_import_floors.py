@@ -109,6 +109,7 @@ FLOORS = {
         "presets": 5,
         "sampling": 5,
         "hub": 6,
+        "variants": 6,
         "pipeline": 6,
         "training": 6,
         "training.full_run": 7,  # the body of train.py: ends with hub.save

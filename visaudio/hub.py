@@ -28,18 +28,24 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio import __version__
 from visaudio.codec.base import Codec
-from visaudio.codec.dac import DacCodec
+from visaudio.codec.dac import DacCodec, DacCodecConfig
+from visaudio.codec.mmaudio import MMAudioCodec, MMAudioCodecConfig
 from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
 from visaudio.config import from_dict, to_dict
 from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
-from visaudio.presets import Preset
+from visaudio.presets import CodecConfig, Preset
 from visaudio.sampling import SamplingConfig
 
 FORMAT_VERSION = 1
 PARTS = ("codec", "clip", "synchformer", "network")
 DEFAULT_MODEL = "tiny"
+CODECS = {
+    SpectralCodecConfig: SpectralCodec,
+    DacCodecConfig: DacCodec,
+    MMAudioCodecConfig: MMAudioCodec,
+}
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _HALF_MAX = torch.finfo(torch.float16).max
 
@@ -78,15 +84,10 @@ class Components:
 
 
 def build_components(preset: Preset) -> Components:
-    """All parts of a preset with random weights."""
-    codec = (
-        SpectralCodec(preset.codec)
-        if isinstance(preset.codec, SpectralCodecConfig)
-        else DacCodec(preset.codec)
-    )
+    """All parts of a preset; weights that its configs name are loaded, all others are random."""
     components = Components(
         preset=preset,
-        codec=codec,
+        codec=CODECS[type(preset.codec)](preset.codec),
         clip=ClipEncoder(preset.clip),
         synchformer=SynchformerEncoder(preset.synchformer),
         network=DualBranchNetwork(preset.network),
@@ -320,8 +321,13 @@ def _preset(config: Mapping[str, Any], folder: Path) -> Preset:
         preset,
         clip=replace(preset.clip, weights=None),
         synchformer=replace(preset.synchformer, weights=None),
-        codec=replace(preset.codec, weights=None) if hasattr(preset.codec, "weights") else preset.codec,
+        codec=_without_weights(preset.codec),
     )
+
+
+def _without_weights(codec: CodecConfig) -> CodecConfig:
+    named = {name: None for name in ("weights", "vocoder_weights") if hasattr(codec, name)}
+    return replace(codec, **named)
 
 
 def _with_part(preset: Preset, other: Preset, part: str) -> Preset:

@@ -16,7 +16,7 @@ import torch
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
-from visaudio import hub
+from visaudio import hub, variants
 from visaudio.level import OUTPUT_RATE_HZ, FinishedSound
 from visaudio.sampling import encode_conditions, encode_prompts, generate_blocks, sound_duration
 
@@ -59,12 +59,18 @@ class ViSAudioPipeline:
         device: torch.device | str | None = None,
         full_precision: bool = False,
     ) -> ViSAudioPipeline:
-        """A folder, a packaged name or a Hub repository. device: None takes a GPU if there is one.
+        """A folder, a packaged name, a variant (variants.py) or a Hub repository.
+
+        overrides: part -> the file or model that it is to come from instead (hub.load_pretrained,
+        variants.load_variant). device: None takes a GPU if there is one.
 
         full_precision: float32 on a GPU too, where bfloat16 is the default (a CPU always runs float32).
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        components = hub.load_pretrained(name, revision=revision, overrides=overrides, device=device)
+        if str(name) in variants.VARIANTS:
+            components = variants.load_variant(str(name), overrides, device)
+        else:
+            components = hub.load_pretrained(name, revision=revision, overrides=overrides, device=device)
         return cls(components, full_precision)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | str = torch.float32) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bi_audio_dataset.schema import UserError
 from visaudio.codec.dac import DacCodecConfig
+from visaudio.codec.mmaudio import MMAudioCodecConfig
 from visaudio.codec.spectral import SpectralCodecConfig
 from visaudio.config import from_dict, read_layers
 from visaudio.encoders.clip import ClipConfig
@@ -20,7 +21,7 @@ from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.model.network import NetworkConfig
 from visaudio.sequence import SequenceConfig
 
-CodecConfig = SpectralCodecConfig | DacCodecConfig
+CodecConfig = SpectralCodecConfig | DacCodecConfig | MMAudioCodecConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Preset:
 
     name: str
     sequence: SequenceConfig
-    codec: SpectralCodecConfig | DacCodecConfig
+    codec: SpectralCodecConfig | DacCodecConfig | MMAudioCodecConfig
     clip: ClipConfig
     synchformer: SynchformerConfig
     network: NetworkConfig

@@ -49,7 +49,8 @@ class SamplingConfig:
     """A model's own defaults, stored in its config.json.
 
     cfg_strength 1 is no guidance. overlap_s: shared by neighbouring windows of a long sound. shared_noise:
-    both ears start from one noise (as weights made from a mono model need for equal ears).
+    both ears start from one noise (as weights made from a mono model need for equal ears). captions_only:
+    the network has read captions of the dataset's form alone, so prompts are brought into it.
     """
 
     num_steps: int = 25
@@ -57,6 +58,7 @@ class SamplingConfig:
     method: str = "euler"
     overlap_s: float = 2.0
     shared_noise: bool = False
+    captions_only: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -105,12 +107,13 @@ def encode_frames(
 def encode_prompts(components: Components, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
     """(B,) prompts -> token features (B, L, Dt), and which of them say anything (B,) bool.
 
-    A prompt that is not of the captions' form gets it (`as_caption`): the network has read nothing else.
+    A prompt that is not of the captions' form gets it (`as_caption`) where the network has read nothing else.
     """
     config = components.network.config
     has_text = torch.tensor([bool(p and p.strip()) for p in prompts])
     features = torch.zeros(len(prompts), config.text_tokens, config.text_dim, device=components.device)
-    said = [as_caption(p) for p in prompts if p and p.strip()]
+    form = as_caption if components.sampling.captions_only else str.strip
+    said = [form(p) for p in prompts if p and p.strip()]
     if said:
         features[has_text.to(features.device)] = components.clip.encode_text(said).float()
     return features, has_text

@@ -23,7 +23,7 @@ _ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))
 WRAPPERS = ("state_dict", "model", "generator")  # keys under which public checkpoints keep their tensors
 
 
-def fetch(source: str | Path, what: str = "weights") -> Path:
+def fetch(source: str | Path, what: str = "a model") -> Path:
     """The local file of a source; from the Hub's cache, or the Hub, where it names a repository.
 
     what: for messages. Raises UserError where there is no such file, or none can be had.
@@ -33,7 +33,9 @@ def fetch(source: str | Path, what: str = "weights") -> Path:
         return path
     found = _ON_HUB.fullmatch(str(source))
     if path.exists() or not found:
-        raise UserError(f"no {what} at {source}: expected a file, or owner/name:path of a file on the Hub")
+        raise UserError(
+            f"no weights of {what} at {source}: expected a file, or owner/name:path of a file on the Hub"
+        )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -42,15 +44,15 @@ def fetch(source: str | Path, what: str = "weights") -> Path:
         return Path(hf_hub_download(repository, file, revision=revision))
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"{what} '{source}': not in the local cache, and the Hub cannot be reached; "
+            f"weights of {what}, {source}: not in the local cache, and the Hub cannot be reached; "
             "give the path of a file you have"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what} '{source}' cannot be fetched from the Hub: {reason}") from error
+        raise UserError(f"weights of {what}, {source}: cannot be fetched from the Hub: {reason}") from error
 
 
-def read(path: str | Path, what: str = "weights") -> dict[str, Any]:
+def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
     """What stands in a .safetensors file, or in a .pth, .pt or .ckpt read with weights_only.
 
     Raises UserError for a file that is damaged, cut short, or holds anything but tensors and plain values
@@ -64,18 +66,19 @@ def read(path: str | Path, what: str = "weights") -> dict[str, Any]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"no {what} at {path}") from None
+        raise UserError(f"no weights of {what} at {path}") from None
     except Exception as error:  # torch.load and safetensors raise whatever the damaged file makes them raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{path}: cannot be read as {what} ({reason}): is it damaged, cut short, or no file of tensors?"
+            f"{path}: cannot be read as weights of {what} ({reason}): "
+            "is it damaged, cut short, or no file of tensors?"
         ) from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path}: holds a {type(found).__name__}, expected the tensors of {what} by name")
     return dict(found)
 
 
-def read_state(source: str | Path, what: str = "weights") -> dict[str, Tensor]:
+def read_state(source: str | Path, what: str = "a model") -> dict[str, Tensor]:
     """The tensors of a source by name, out of whichever wrapper a checkpoint keeps them in."""
     path = fetch(source, what)
     found = read(path, what)

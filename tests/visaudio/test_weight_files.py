@@ -31,10 +31,10 @@ class Code:
 
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path):
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"a": Code()}))
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="cannot be read as weights of a model"):
         weight_files.read_state(tmp_path / "w.pth")
     torch.save({"a": Code()}, tmp_path / "zip.pth")
-    with pytest.raises(UserError, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="cannot be read as weights of a model"):
         weight_files.read_state(tmp_path / "zip.pth")
 
 
@@ -75,7 +75,7 @@ def test_offline_without_a_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="not in the local cache, and the Hub cannot be reached"):
         weight_files.fetch("owner/name-that-is-not-cached:w.pth", "the VAE")
-    with pytest.raises(UserError, match="no the VAE at|no weights at nowhere.pth"):
+    with pytest.raises(UserError, match="no weights of a model at nowhere.pth"):
         weight_files.fetch("nowhere.pth")
 
 

@@ -93,7 +93,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=_seed, default=42, help="of the noise; the same for every video (default: 42)")
     add("--skip_video_composite", action="store_true", help="write the .flac only")
-    add("--variant", default="tiny", help="packaged name, model folder or Hub repository (default: tiny)")
+    add(
+        "--variant",
+        default="tiny",
+        help="packaged name, model folder, Hub repository, or mmaudio-small-44k, -medium-44k, -large-44k, "
+        "-large-44k-v2: MMAudio's public weights, equal in both ears (default: tiny)",
+    )
+    add(
+        "--weights",
+        action="append",
+        default=[],
+        type=_part,
+        metavar="PART=FILE",
+        help="take a part (network, codec, clip, synchformer; of mmaudio-* also vocoder) from another file; "
+        "may be repeated",
+    )
     add("--output", type=Path, metavar="DIR", help="folder to write to (default: beside each video)")
     add("--full_precision", action="store_true", help="float32 on a GPU too (a CPU always uses it)")
     add(
@@ -112,6 +126,13 @@ def _duration(text: str) -> float:
     if value > LONGEST_S:
         raise argparse.ArgumentTypeError(f"expected at most {LONGEST_S:.0f} s (24 h), got {text}")
     return value
+
+
+def _part(text: str) -> tuple[str, str]:
+    part, equals, source = text.partition("=")
+    if not (part and equals and source):
+        raise argparse.ArgumentTypeError(f"expected PART=FILE, got '{text}'")
+    return part, source
 
 
 def _seed(text: str) -> int:
@@ -194,7 +215,9 @@ def _exists(job: Job, is_batch: bool) -> bool:
 def _run_jobs(jobs: list[Job], options: argparse.Namespace, report: _Report) -> None:
     from visaudio.pipeline import ViSAudioPipeline
 
-    pipeline = ViSAudioPipeline.from_pretrained(options.variant, full_precision=options.full_precision)
+    pipeline = ViSAudioPipeline.from_pretrained(
+        options.variant, overrides=dict(options.weights), full_precision=options.full_precision
+    )
     if pipeline.components.info.limits:
         print(f"note: {pipeline.components.info.limits}", file=sys.stderr)
     for job in jobs:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio import weight_files
 from visaudio.encoders.frames import ResizeMode, prepare_frames
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,7 +34,8 @@ class ClipConfig:
 
     With `model_name` the architecture is open_clip's and the sizes below are ignored but for the grid.
     `weights`: an open_clip tag or a file (.safetensors, or .bin/.pt read with weights_only); None is random,
-    except that `hf-hub:` and `local-dir:` names bring their own.
+    except that `hf-hub:` and `local-dir:` names bring their own. `input_size`: side of the pictures it is
+    given, where that is not the model's own (MMAudio gives DFN5B's 378 pixel tower 384).
     """
 
     model_name: str | None = None
@@ -55,6 +56,7 @@ class ClipConfig:
     grid_columns: int = 8
     resize: str = "squash"
     max_batch: int = 64
+    input_size: int | None = None
 
 
 def hash_tokens(ids: Tensor, vocab_size: int) -> Tensor:
@@ -105,7 +107,7 @@ class ClipEncoder(nn.Module):
         size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
         if size[0] != size[1]:
             raise UserError(f"expected a CLIP model with square pictures, got {size}")
-        self.image_size: int = size[0]
+        self.image_size: int = config.input_size or size[0]
         mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
         self.register_buffer("mean", torch.tensor(mean or CLIP_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std or CLIP_STD)[:, None, None], persistent=False)
@@ -193,7 +195,16 @@ def _build(config: ClipConfig) -> nn.Module:
                 raise UserError(
                     f"open_clip knows no model {config.model_name!r}; see open_clip.list_models()"
                 )
-        model = open_clip.create_model(config.model_name, pretrained=config.weights, weights_only=True)
+        weights = config.weights
+        if weights is not None and ":" in weights:
+            weights = str(weight_files.fetch(weights, "CLIP"))
+        try:
+            model = open_clip.create_model(config.model_name, pretrained=weights, weights_only=True)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"CLIP {config.model_name} cannot be loaded ({reason}): give a file of its weights"
+            ) from error
         if not isinstance(model, open_clip.CLIP):
             raise UserError(
                 f"{config.model_name} is a {type(model).__name__}; expected open_clip's CLIP class "
@@ -219,7 +230,6 @@ def _build(config: ClipConfig) -> nn.Module:
         },
     )
     if config.weights is not None:
-        if not Path(config.weights).is_file():
-            raise UserError(f"no CLIP weights at {config.weights}")
-        open_clip.load_checkpoint(model, config.weights, weights_only=True)
+        path = str(weight_files.fetch(config.weights, "CLIP"))
+        open_clip.load_checkpoint(model, path, weights_only=True)
     return model

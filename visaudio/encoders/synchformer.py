@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio import weight_files
 from visaudio.attention import attention
 
 PREFIX = "vfeat_extractor."
@@ -247,12 +248,14 @@ class SynchformerEncoder(nn.Module):
         return self.aggregate(self.patch_tokens(frames))
 
     def load_weights(self, source: str | Path | Mapping[str, Tensor]) -> None:
-        """Load a published or own state dict (a mapping, .safetensors, or a .pth read with weights_only).
+        """Load a published or own state dict (a mapping, or a source as in weight_files.py).
 
         Keys may carry `vfeat_extractor.`; other parts of a full Synchformer are passed over. Every key of
         this encoder must be present.
         """
-        state = _read_state(source) if isinstance(source, str | Path) else source
+        state = source
+        if isinstance(source, str | Path):
+            state = weight_files.read_state(source, "Synchformer")
         if any(key.startswith(PREFIX) for key in state):
             state = {
                 key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)
@@ -268,18 +271,3 @@ class SynchformerEncoder(nn.Module):
             self.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(f"Synchformer weights do not fit {self.config}: {error}") from error
-
-
-def _read_state(path: str | Path) -> Mapping[str, Tensor]:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no Synchformer weights at {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("model", "state_dict"):
-        if wrapper in state and isinstance(state[wrapper], Mapping):
-            state = state[wrapper]
-    return {key.removeprefix("module."): value for key, value in state.items()}

@@ -126,7 +126,7 @@ def test_weights_load_from_a_file_and_errors_are_named(tmp_path, encoder):
     torch.save(encoder.model.state_dict(), tmp_path / "clip.pt")
     loaded = ClipEncoder(ClipConfig(**{**vars(TINY), "weights": str(tmp_path / "clip.pt")}))
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), encoder.parameters(), strict=True))
-    with pytest.raises(UserError, match="no CLIP weights"):
+    with pytest.raises(UserError, match="no weights of CLIP"):
         ClipEncoder(ClipConfig(weights=str(tmp_path / "none.safetensors")))
     with pytest.raises(UserError, match="no model 'ViT-Q-1'"):
         ClipEncoder(ClipConfig(model_name="ViT-Q-1"))

@@ -135,7 +135,7 @@ def test_bad_input_and_weights_are_named(tmp_path):
         encoder(torch.zeros(1, 15, 3, 32, 32))
     with pytest.raises(ValueError, match=r"uint8"):
         encoder(torch.zeros(1, 16, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(UserError, match="no Synchformer weights"):
+    with pytest.raises(UserError, match="no weights of Synchformer"):
         encoder.load_weights(tmp_path / "none.pth")
     with pytest.raises(UserError, match="missing"):
         encoder.load_weights({"vfeat_extractor.cls_token": torch.zeros(1, 1, 24)})
