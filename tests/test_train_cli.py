@@ -32,7 +32,6 @@ def test_an_unknown_key_is_one_line_with_the_near_ones_and_exit_2(capsys):
         (["flow.loop.precision=fp8"], "precision"),
         (["flow.loop.optimizer=sgd"], "optimizer is 'sgd', expected one of adamw, muon"),
         (["codec.loop.optimizer=sgd"], "optimizer is 'sgd'"),
-        (["preset=medium"], "published"),
         (["model.network.num_heads=3"], "model.network cannot be built: 3 heads do not divide the width 128"),
         (["model.network.num_heads=0"], "num_heads is 0"),
         (["model.network.hidden_dim=-8"], "model.network cannot be built"),

@@ -28,24 +28,17 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio import __version__
 from visaudio.codec.base import Codec
-from visaudio.codec.dac import DacCodec, DacCodecConfig
-from visaudio.codec.mmaudio import MMAudioCodec, MMAudioCodecConfig
-from visaudio.codec.spectral import SpectralCodec, SpectralCodecConfig
+from visaudio.codec.kinds import CodecConfig, build_codec
 from visaudio.config import from_dict, to_dict
 from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
-from visaudio.presets import CodecConfig, Preset
+from visaudio.presets import Preset
 from visaudio.sampling import SamplingConfig
 
 FORMAT_VERSION = 1
 PARTS = ("codec", "clip", "synchformer", "network")
 DEFAULT_MODEL = "tiny"
-CODECS = {
-    SpectralCodecConfig: SpectralCodec,
-    DacCodecConfig: DacCodec,
-    MMAudioCodecConfig: MMAudioCodec,
-}
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _HALF_MAX = torch.finfo(torch.float16).max
 
@@ -87,7 +80,7 @@ def build_components(preset: Preset) -> Components:
     """All parts of a preset; weights that its configs name are loaded, all others are random."""
     components = Components(
         preset=preset,
-        codec=CODECS[type(preset.codec)](preset.codec),
+        codec=build_codec(preset.codec),
         clip=ClipEncoder(preset.clip),
         synchformer=SynchformerEncoder(preset.synchformer),
         network=DualBranchNetwork(preset.network),

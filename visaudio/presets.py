@@ -13,15 +13,13 @@ from typing import Any
 
 from bi_audio_dataset.schema import UserError
 from visaudio.codec.dac import DacCodecConfig
-from visaudio.codec.mmaudio import MMAudioCodecConfig
+from visaudio.codec.kinds import CodecConfig
 from visaudio.codec.spectral import SpectralCodecConfig
 from visaudio.config import from_dict, read_layers
 from visaudio.encoders.clip import ClipConfig
 from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.model.network import NetworkConfig
 from visaudio.sequence import SequenceConfig
-
-CodecConfig = SpectralCodecConfig | DacCodecConfig | MMAudioCodecConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Preset:
 
     name: str
     sequence: SequenceConfig
-    codec: SpectralCodecConfig | DacCodecConfig | MMAudioCodecConfig
+    codec: CodecConfig
     clip: ClipConfig
     synchformer: SynchformerConfig
     network: NetworkConfig
@@ -160,13 +158,14 @@ _DFN5B = ClipConfig(
     vocab_size=49408,
 )
 _DAC = DacCodecConfig(weights="descript/dac_44khz")
+_SYNCHFORMER = SynchformerConfig(weights="hkchengrex/MMAudio:ext_weights/synchformer_state_dict.pth")
 # the time embeddings and projections are those of the MMAudio generation that each starts from
 _V1: dict[str, Any] = {"projections": "v1", "time_frequencies": 256, "time_scale": 1.0}
 _V2: dict[str, Any] = {"projections": "v2", "time_frequencies": 896, "time_scale": 10000.0}
 
 
 def _paper(name: str, **network: Any) -> Preset:
-    return compose(name, _DAC, _DFN5B, SynchformerConfig(), NetworkConfig(**network))
+    return compose(name, _DAC, _DFN5B, _SYNCHFORMER, NetworkConfig(**network))
 
 
 PRESETS: dict[str, Preset] = {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def _check_network(config: TrainConfig) -> None:
     model = config.model
     parts = (
         ("network", lambda: DualBranchNetwork(model.network)),
-        ("synchformer", lambda: SynchformerEncoder(model.synchformer)),
+        ("synchformer", lambda: SynchformerEncoder(replace(model.synchformer, weights=None))),
     )
     for name, build in parts:
         heads = getattr(getattr(model, name), "num_heads", 1)

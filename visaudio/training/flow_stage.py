@@ -23,6 +23,7 @@ from visaudio.sequence import SequenceConfig, from_tokens, to_tokens
 from visaudio.training.batches import Samples
 from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
+from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
 from visaudio.training.progress import say
 from visaudio.training.validation import FlowValidation, ValidationConfig
@@ -74,15 +75,25 @@ def latent_stats(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def new_network(
-    config: NetworkConfig, samples: Samples, clip: ClipEncoder | None, seed: int
+    config: NetworkConfig,
+    samples: Samples,
+    clip: ClipEncoder | None,
+    seed: int,
+    init_from: str | None = None,
+    folder: Path | None = None,
 ) -> DualBranchNetwork:
-    """An untrained network with the set's latent statistics and the text encoder's features of ''."""
+    """An untrained network with the set's latent statistics and the text encoder's features of ''.
+
+    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report.
+    """
     torch.manual_seed(seed)
     network = DualBranchNetwork(config)
     network.set_latent_stats(*latent_stats(samples))
     if clip is not None:
         with torch.no_grad():
             network.set_empty_text(clip.encode_text([""])[0].float().cpu())
+    if init_from is not None:
+        initialise(network, init_from, folder)
     return network
 
 
@@ -96,13 +107,14 @@ def train_flow(
     codec: Codec | None = None,
     clip: ClipEncoder | None = None,
     seed: int = 0,
+    init_from: str | None = None,
 ) -> LoopResult:
     """Train the network (or go on training it) below ``output``; `export_weights` then gives the result.
 
     features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
     """
     samples = TokenSamples(features, sequence.frames_per_token)
-    network = new_network(network_config, samples, clip, seed)
+    network = new_network(network_config, samples, clip, seed, init_from, output)
     validate = None
     if held_out is not None and len(held_out.ids):
         sampler = decoder = None

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
+from visaudio.training.initial import MMAUDIO_LICENCE
+from visaudio.training.parts import load_parts, load_weights, published
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
 
@@ -118,6 +119,7 @@ class FullRun:
             codec=codec.to(self.device),
             clip=clip,
             seed=self.config.seed,
+            init_from=self.config.init_from,
         )
         return result.finished
 
@@ -133,12 +135,27 @@ class FullRun:
             synchformer,
             self.network(),
             sampling=self.config.sampling,
-            info=hub.ModelInfo(provenance=PROVENANCE, limits=LIMITS, training=self.summary()),
+            info=self.info(),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
         return True
 
     # --- what they share ---
+
+    def info(self) -> Any:
+        """Licence, provenance and limits of what comes out: what entered says what they are."""
+        from visaudio.hub import ModelInfo
+
+        entered = [f"{part} from {source}" for part, source in published(self.config.model).items()]
+        if self.config.init_from is not None:
+            entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
+        synthetic = self.summary()["data"].startswith("BiAudio-Synth")
+        return ModelInfo(
+            licence=MMAUDIO_LICENCE if self.config.init_from is not None else ModelInfo.licence,
+            provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
+            limits=LIMITS if synthetic else "",
+            training=self.summary(),
+        )
 
     @property
     def model_folder(self) -> Path:
@@ -168,19 +185,8 @@ class FullRun:
         }
 
     def parts(self) -> tuple[Any, Any, Any]:
-        """The trained codec, CLIP and Synchformer, frozen, on the CPU."""
-        from visaudio.codec.spectral import SpectralCodec
-        from visaudio.encoders.clip import ClipEncoder
-        from visaudio.encoders.synchformer import SynchformerEncoder
-
-        model = self.config.model
-        return (
-            load_weights(SpectralCodec(model.codec), self.root / "codec" / "model.safetensors"),
-            load_weights(ClipEncoder(model.clip), self.root / "clip" / "model.safetensors"),
-            load_weights(
-                SynchformerEncoder(model.synchformer), self.root / "synchformer" / "model.safetensors"
-            ),
-        )
+        """Codec, CLIP and Synchformer, published or trained here, frozen, on the CPU."""
+        return load_parts(self.config.model, self.root)
 
     def network(self) -> torch.nn.Module:
         """The network with its averaged weights."""
@@ -191,24 +197,6 @@ class FullRun:
             export_weights(self.config.model.network, self.config.flow, self.root / "flow")
         )
         return network.eval()
-
-
-def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
-    """``module`` with the weights at ``path``, in eval mode and without gradients."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; run the stage that makes it first (--stages {path.parent.name})"
-        )
-    try:
-        module.load_state_dict(load_file(str(path)))
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} does not fit this version of {type(module).__name__} "
-            f"({str(error).splitlines()[-1].strip()}); remove {path.parent} to train it again"
-        ) from error
-    return module.eval().requires_grad_(False)
 
 
 def dataset_name(path: str) -> str:
@@ -251,18 +239,26 @@ def plan(config: TrainConfig) -> Plan:
     flow = to_dict(config.flow)
     flow["loop"].pop("steps")  # a run may be made longer
     clips = config.data.clips
-    encoders = ("data", "codec", "clip", "synchformer")
 
     def stage(
         name: str, title: str, settings: Any, minutes: float, after: tuple[str, ...], **more: Any
     ) -> Stage:
         return Stage(name, title, getattr(run, name), settings, minutes, after, **more)
 
-    def pretraining(name: str, title: str, part: str) -> Stage:
-        settings = {"stage": to_dict(getattr(config, name)), "model": model[part]}
+    there = published(config.model)
+    trained = tuple(part for part in ("codec", "clip", "synchformer") if part not in there)
+    encoders = ("data", *trained)
+
+    def pretraining(name: str, title: str) -> Stage:
+        settings = {"stage": to_dict(getattr(config, name)), "model": model[name]}
         budget = budget_min(getattr(config, name).loop)
         return stage(name, title, settings, budget + DECODE_MIN_PER_CLIP * clips, ("data",))
 
+    titles = {
+        "codec": "waveform <-> latents, one ear at a time",
+        "clip": "what is seen, and where",
+        "synchformer": "when something happens",
+    }
     return Plan(
         config.folder,
         [
@@ -273,20 +269,23 @@ def plan(config: TrainConfig) -> Plan:
                 0 if config.data.path else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
-            pretraining("codec", "waveform <-> latents, one ear at a time", "codec"),
-            pretraining("clip", "what is seen, and where", "clip"),
-            pretraining("synchformer", "when something happens", "synchformer"),
+            *(pretraining(part, titles[part]) for part in trained),
             stage(
                 "features",
                 "every clip through the three frozen parts",
-                {"sequence": model["sequence"]},
+                {"sequence": model["sequence"], **({"published": there} if there else {})},
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
             ),
             stage(
                 "flow",
                 "the dual-branch network",
-                {"flow": flow, "network": model["network"], "seed": config.seed},
+                {
+                    "flow": flow,
+                    "network": model["network"],
+                    "seed": config.seed,
+                    **({"init_from": config.init_from} if config.init_from else {}),
+                },
                 budget_min(config.flow.loop),
                 ("features",),
                 always=True,

@@ -75,7 +75,8 @@ class TrainConfig:
     """preset names where the sizes in ``model`` start from. output: null is runs/<preset>. workers:
     processes that decode and build; 0 is one per core. threads: of this process on a CPU; 0 is torch's
     choice. sampling: the defaults that are stored with the model. duration of a training window:
-    model.sequence.duration_s.
+    model.sequence.duration_s. init_from: an MMAudio checkpoint that the network starts from, a file or
+    owner/name:path on the Hub.
     """
 
     preset: str = "tiny"
@@ -83,6 +84,7 @@ class TrainConfig:
     seed: int = 0
     workers: int = 0
     threads: int = 0
+    init_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: Preset = field(default_factory=lambda: get_preset("tiny"))
     codec: CodecStageConfig = field(default_factory=_codec)
@@ -109,10 +111,4 @@ def load_train_config(path: str | Path | None = None, overrides: Sequence[str] =
     """
     values = read_layers(path, overrides)
     preset = get_preset(str(values.get("preset", TrainConfig.preset)))
-    config = from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset))
-    if config.model.clip.model_name is not None or type(config.model.codec).__name__ == "DacCodecConfig":
-        raise UserError(
-            f"preset {preset.name!r} stands on published DAC, CLIP and Synchformer weights, "
-            "which train.py does not fetch yet; the tiny preset trains all of its parts (preset=tiny)"
-        )
-    return config
+    return from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset))

@@ -1,0 +1,65 @@
+"""Where the frozen parts of a training come from: published weights, or the stages that train them here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bi_audio_dataset.schema import UserError
+from visaudio.presets import Preset
+
+FROZEN = ("codec", "clip", "synchformer")
+
+
+def published(model: Preset) -> dict[str, str]:
+    """Part -> where its published weights come from, for the parts of a preset that name some."""
+    found = {}
+    for part in FROZEN:
+        config = getattr(model, part)
+        name = getattr(config, "model_name", None)
+        source = config.weights if hasattr(config, "weights") else None
+        if source is not None or (name or "").startswith(("hf-hub:", "local-dir:")):
+            found[part] = " ".join(str(word) for word in (name, source) if word)
+    return found
+
+
+def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
+    """Codec, CLIP and Synchformer, frozen, on the CPU: the published ones, and of those that a stage below
+    `root` has trained its weights. Raises UserError where some are missing."""
+    from visaudio.codec.kinds import build_codec
+    from visaudio.encoders.clip import ClipEncoder
+    from visaudio.encoders.synchformer import SynchformerEncoder
+
+    makers = {
+        "codec": lambda: build_codec(model.codec),
+        "clip": lambda: ClipEncoder(model.clip),
+        "synchformer": lambda: SynchformerEncoder(model.synchformer),
+    }
+    there = published(model)
+    found = []
+    for part in FROZEN:
+        module = makers[part]()
+        if part not in there:
+            load_weights(module, root / part / "model.safetensors")
+        found.append(module.eval().requires_grad_(False))
+    return tuple(found)
+
+
+def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """``module`` with the weights at ``path``, in eval mode and without gradients."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; run the stage that makes it first (--stages {path.parent.name})"
+        )
+    try:
+        module.load_state_dict(load_file(str(path)))
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not fit this version of {type(module).__name__} "
+            f"({str(error).splitlines()[-1].strip()}); remove {path.parent} to train it again"
+        ) from error
+    return module.eval().requires_grad_(False)
