@@ -184,7 +184,9 @@ class Parts:
             return
         fs, root = self._fs()
         with self._told(), contextlib.suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/{name}")
+            fs.invalidate_cache(root)
+            if fs.exists(f"{root}/{name}"):  # the Hub refuses a commit that deletes what is not there
+                fs.rm_file(f"{root}/{name}")
 
     def _fs(self) -> tuple[Any, str]:
         """(file system, path of the folder in it). UserError where no such file system can be had."""
