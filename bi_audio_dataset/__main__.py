@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
     ahead.set_defaults(run=_filter)
-    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
     final.set_defaults(run=_finalize)
@@ -140,9 +140,6 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         ("off", "do not look"),
     ):
         parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
-    parser.add_argument(
-        "--review", action="store_true", help="leave the clips for caption, review and finalize"
-    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
         "--recipe",
@@ -176,6 +173,9 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
 def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
+    parser.add_argument(
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
+    )
     add_running(parser)
 
 
@@ -214,7 +214,8 @@ def _synth(options: argparse.Namespace) -> int:
         sprites_dir=options.sprites,
         held_out=options.held_out,
     )
-    return _run(source, options, BuildConfig(seed=options.seed), settings)
+    config = BuildConfig(seed=options.seed)
+    return _run(source, options, config, settings, finalize=not options.review)
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:

@@ -194,6 +194,7 @@ def synth(folder: Path, parts: str = MINE) -> int:
     return main(["synth", "--clips", "1", "--output", str(folder), "--parts", parts])
 
 
+@pytest.mark.slow
 def test_wrong_bucket_is_one_line_and_may_be_corrected(tmp_path, store, quick, capsys):
     assert synth(tmp_path / "set", "s3://nobody/mine") == 2
     (line,) = capsys.readouterr().err.splitlines()
