@@ -4,6 +4,7 @@ DIR/build.json                what is being built; another build into the same f
 DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, whole or not there
 DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished
 DIR/.work/parts_at            where the parts lie instead, if they lie elsewhere
+DIR/.work/cache/              parts from there that captions or the review page have asked for
 DIR/.work/scratch/            what a recording needs while it is made
 DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
 
