@@ -198,7 +198,7 @@ def synth(folder: Path, parts: str = MINE) -> int:
 
 @pytest.mark.slow
 def test_reviewed_build_through_a_bucket(tmp_path, store, capsys):
-    """By the command line: workers put clips and evidence there, the page's queue and rows come from there."""
+    """By the command line: workers put clips and evidence there, queue and rows come from there."""
     films, folder = tmp_path / "films", tmp_path / "set"
     films.mkdir()
     write_recording(films, "walk")
