@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bi_audio_dataset import ambisonics, sphere
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 FOLDER = "review/evidence"
 PANORAMA_SIZE = (512, 256)
@@ -66,25 +67,49 @@ def collect(
     return Evidence(small, matrices.astype(np.float32), WINDOW_S, render)
 
 
-def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
-    """Write beside and rename; evidence of other renderings of the clip is removed. The same bytes each
-    time.
-    """
-    home = Path(folder) / FOLDER
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / f"{quote(clip_id, safe='')}.{evidence.render}.npz"
+def file_name(clip_id: str, render: int, suffix: str = ".npz") -> str:
+    return f"{quote(clip_id, safe='')}.{render}{suffix}"
+
+
+def pack(evidence: Evidence) -> bytes:
+    """The file of it, the same bytes each time."""
     done, jpeg = cv2.imencode(".jpg", evidence.panorama[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
         raise ValueError(f"panorama of shape {evidence.panorama.shape} cannot be written as JPEG")
     buffer = io.BytesIO()
     np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s)
+    return buffer.getvalue()
+
+
+def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
+    """Write beside and rename; evidence of other renderings of the clip is removed."""
+    home = Path(folder) / FOLDER
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / file_name(clip_id, evidence.render)
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(buffer.getvalue())
+    beside.write_bytes(pack(evidence))
     os.replace(beside, path)
-    for other in _files(home, clip_id):
+    _only(path, clip_id)
+    return path
+
+
+def collect_from(parts: Parts, folder: Path) -> None:
+    """Bring what workers have left beside the parts into the folder. Killed in between, it may be called
+    again."""
+    home = Path(folder) / FOLDER
+    for name in sorted(parts.sizes(EVIDENCE)):
+        path = home / (name.removesuffix(EVIDENCE) + ".npz")
+        clip_id = unquote(path.name.rsplit(".", 2)[0])
+        home.mkdir(parents=True, exist_ok=True)
+        parts.take(name, path)
+        # of an earlier rendering if it comes late, from a worker that was taken for dead
+        _only(max(_files(home, clip_id), key=_render), clip_id)
+
+
+def _only(path: Path, clip_id: str) -> None:
+    for other in _files(path.parent, clip_id):
         if other != path:
             other.unlink()
-    return path
 
 
 def load(folder: Path, clip_id: str) -> Evidence | None:
