@@ -85,7 +85,8 @@ def measure(films: Path, dataset: Path, views: int, workers: int, view_size: str
     """Peaks in GB of a build: of the process itself, and of each of its workers."""
     command = [sys.executable, "-m", "bi_audio_dataset", "build", str(films), "--output", str(dataset)]
     command += ["--channels", "ambix", "--clip-s", f"{CLIP_S:g}", "--size", view_size]
-    command += ["--views", str(views), "--workers", str(workers), "--off", "duplicate"]
+    command += ["--views", str(views), "--workers", str(workers)]
+    command += ["--off", "duplicate", "--off", "weak_cue"]
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     began = time.perf_counter()
     build = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL)
