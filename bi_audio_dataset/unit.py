@@ -157,7 +157,7 @@ class Task:
                     evidence.save(work.asked.evidence_folder, clip_id, found)
                 else:
                     name = evidence.file_name(clip_id, found.render, EVIDENCE)
-                    work.parts.put(name, evidence.pack(found), work.scratch)
+                    work.parts.put(name, evidence.pack(found, clip_id), work.scratch)
         rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
         return rows
 

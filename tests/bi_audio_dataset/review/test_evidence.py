@@ -86,7 +86,7 @@ def test_what_workers_leave_beside_parts_comes_home(tmp_path):
     kept = {render: evidence.collect(*scene([40 * render]), RATE, render) for render in (0, 1)}
 
     def leave(clip_id, render):
-        parts.put(evidence.file_name(clip_id, render, EVIDENCE), evidence.pack(kept[render]))
+        parts.put(evidence.file_name(clip_id, render, EVIDENCE), evidence.pack(kept[render], clip_id))
 
     leave("a/b.c 1", 0)
     leave("other", 0)
@@ -102,3 +102,11 @@ def test_what_workers_leave_beside_parts_comes_home(tmp_path):
     evidence.collect_from(parts, home)
     assert evidence.renders(home) == {"a/b.c 1": 1, "other": 0} and parts.sizes(".npz") == {}
     assert len(list((home / evidence.FOLDER).iterdir())) == 2
+
+
+def test_ids_that_are_too_long_for_a_file_name(tmp_path):
+    foa = np.random.default_rng(0).standard_normal((4, 4410)).astype(np.float32)
+    for number, name in enumerate(["道" * 80, "道" * 81, "short"]):
+        evidence.save(tmp_path, name, evidence.collect(np.zeros((64, 128, 3), np.uint8), foa, 44100, number))
+    assert evidence.renders(tmp_path) == {"道" * 80: 0, "道" * 81: 1, "short": 2}
+    assert evidence.load(tmp_path, "道" * 81).render == 1
