@@ -23,6 +23,7 @@ from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
 from bi_audio_dataset.duplicates import audio_fingerprint, to_text
 from bi_audio_dataset.filters import Finding, SelectionConfig
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
+from bi_audio_dataset.ids import view_id, window_id
 from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
 from bi_audio_dataset.manifest import STAGE_VERSIONS
 from bi_audio_dataset.picture import PictureProbe
@@ -170,8 +171,7 @@ class ClipMaker:
             raise Unusable(named, judged.measures)
         made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
         for number, start_s in enumerate(starts_s):
-            many = len(starts_s) > 1
-            clip_id = f"{recording.recording_id}-{number:04d}" if many else recording.recording_id
+            clip_id = window_id(recording.recording_id, number, len(starts_s))
             audio = sound.read(start_s, config.num_samples)
             if not pair:
                 audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
@@ -268,7 +268,7 @@ class ClipMaker:
     ) -> tuple[str, dict[str, int], float, CameraPath, dict[str, Any]]:
         """(clip id, what its random numbers come from, hfov_deg, camera path, direction of most energy)."""
         config = self.config
-        clip_id = window.clip_id if config.views_per_recording == 1 else f"{window.clip_id}-v{view}"
+        clip_id = view_id(window.clip_id, view, config.views_per_recording)
         render = renders.get(clip_id, 0)
         draw = {"seed": config.seed, "window": window.number, "view": view, "render": render}
         # as they were first rendered: a view that is rendered again must not move the ones after it

@@ -129,9 +129,12 @@ def decide(
     removed: Removals | None = None,
 ) -> Plan:
     """The fate of each clip. verdicts: of reviewers, by clip id; captions: that replace a clip's own;
-    removed: clips, recordings or groups that may not be published, with the reason."""
+    removed: clips, recordings or groups that may not be published, with the reason.
+
+    UserError where two recordings have clips of one id."""
     verdicts, captions, removed = verdicts or {}, captions or {}, removed or {}
     built = [entry for entry in entries.values() if entry.built]
+    _check_clip_ids(built)
     fates = {
         clip.id: Fate("accept" if clip.accepted else "reject", clip.split)
         for entry in built
@@ -156,6 +159,18 @@ def decide(
         edges += [_same_files(built, fates, config), _same_content(built, plan, config)]
     _assign_splits(built, fates, np.concatenate(edges), plan)
     return plan
+
+
+def _check_clip_ids(built: list[Entry]) -> None:
+    homes: dict[str, str] = {}
+    for entry in built:
+        for clip in entry.clips:
+            if clip.id in homes:
+                raise UserError(
+                    f"two clips have the id '{clip.id}', of recordings '{homes[clip.id]}' and '{entry.id}': "
+                    "rename the files of one of them and build into a new folder"
+                )
+            homes[clip.id] = entry.id
 
 
 def _reject(fate: Fate, name: str, why: str) -> None:

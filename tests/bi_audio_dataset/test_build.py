@@ -167,6 +167,16 @@ def test_repeated_ids_are_refused(tmp_path):
         build(Twice(), tmp_path / "set", tiny_config(), workers=0, progress=False)
 
 
+def test_ids_that_clips_could_share_are_refused_before_anything_is_made(tmp_path):
+    class Numbered(FakeSource):
+        def recording_ids(self):
+            return ["take-0001", "take"]
+
+    with pytest.raises(UserError, match="of recording 'take' could have the id of recording 'take-0001'"):
+        build(Numbered(), tmp_path / "set", tiny_config(), workers=0, progress=False)
+    assert not (tmp_path / "set").exists()
+
+
 def test_load_dataset_gives_typed_rows_without_torchcodec(built, tmp_path):
     import datasets
 

@@ -58,6 +58,14 @@ def test_the_last_rows_of_a_recording_count(tmp_path):
     assert entries["a"].built
 
 
+def test_two_clips_of_one_id_are_refused(tmp_path):
+    """What a build of an older version may have left: the second window of 'take', and 'take-0001'."""
+    entries = entries_of(tmp_path, rows_of("take", clips=2), rows_of("take-0001"))
+    with pytest.raises(UserError, match="two clips have the id 'take-0001', of recordings 'take' and"):
+        decide(entries, CONFIG)
+    assert len(decide(entries_of(tmp_path, rows_of("take", clips=2)), CONFIG).fates) == 2
+
+
 def test_same_picture_and_sound_stays_once(tmp_path):
     entries = entries_of(
         tmp_path, rows_of("c", prints=(1, 1)), rows_of("a", prints=(1, 1)), rows_of("b", prints=(1, 1))
