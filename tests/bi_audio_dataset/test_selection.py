@@ -190,6 +190,18 @@ def test_what_was_rendered_again_is_published_and_says_so(tmp_path):
     assert decide(entries, CONFIG, {"a": verdict("accept", 1)}).fates["a"].decision == "accept"
 
 
+def test_another_path_that_a_filter_left_out_waits_for_nobody(tmp_path):
+    rows = rows_of("a")
+    rows[1] |= {"draw": {"render": 1}, "decision": "reject", "reasons": {"weak_cue": "too alike"}}
+    plan = decide(entries_of(tmp_path, rows), CONFIG, {"a": verdict("rerender", 1)})
+    assert plan.problems == []
+    assert plan.notes == ["'a': ann asked for another camera path, which weak_cue left out"]
+    assert plan.fates["a"].decision == "reject"
+    # one more path is asked for: that one is still to come
+    more = decide(entries_of(tmp_path, rows), CONFIG, {"a": verdict("rerender", 2)})
+    assert more.notes == [] and "waits for another camera path" in more.problems[0]
+
+
 def test_a_clip_without_media_cannot_be_accepted_back(tmp_path):
     rows = rows_of("a")
     rows[1]["decision"] = "reject"
