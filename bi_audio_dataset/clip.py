@@ -12,7 +12,7 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,15 @@ from bi_audio_dataset.picture import PictureProbe
 from bi_audio_dataset.plugins import load_plugins
 from bi_audio_dataset.render import denoise, true_peak
 from bi_audio_dataset.review.evidence import Evidence, collect
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack, ClipRecord, Filters, TruthTrack, UserError
+from bi_audio_dataset.schema import (
+    AUDIO_RATE_HZ,
+    CameraTrack,
+    ClipRecord,
+    Direction,
+    Filters,
+    TruthTrack,
+    UserError,
+)
 from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig, path_from_energy
@@ -215,6 +223,7 @@ class ClipMaker:
                 hrir_set=self.hrirs.name,
                 hrir_symmetric=bool(self.hrirs.symmetric),
                 filters=self._figures(ears, gain_db, facing["confidence"]),
+                direction=Direction(*(facing[f.name] for f in fields(Direction))),
             )
             more = {"draw": draw, "direction": facing}
             kept = self._add(made, window, findings, record, ears, prints, more)

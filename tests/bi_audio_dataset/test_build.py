@@ -18,7 +18,7 @@ import soundfile
 from fake_source import FakeSource, scene, still_camera, tiny_config
 
 from bi_audio_dataset import build as build_module
-from bi_audio_dataset import media, trajectory
+from bi_audio_dataset import manifest, media, trajectory
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import (
     ClipMaker,
@@ -64,6 +64,20 @@ def test_layout_of_a_finished_set(built):
     assert [r["id"] for r in read_rows(built / "data/train-00000-of-00001.parquet")] == ["fake-1", "fake-2"]
     text = "".join((built / name).read_text() for name in ("build.json", "README.md", "manifest.jsonl"))
     assert str(built.parent) not in text and os.uname().nodename not in text
+
+
+def test_rows_say_where_most_energy_comes_from(built):
+    said = {row["id"]: row for row in manifest.read(built / "manifest.jsonl") if row["kind"] == "clip"}
+    rows = [row for shard in sorted((built / "data").iterdir()) for row in read_rows(shard)]
+    assert [row["id"] for row in rows] == ["fake-0", "fake-1", "fake-2"]
+    for row, azimuth_deg in zip(rows, FakeSource().azimuths_deg, strict=True):
+        found = row["direction"]
+        assert (found["azimuth_deg"], found["elevation_deg"]) == pytest.approx((azimuth_deg, 0.0), abs=0.5)
+        assert (
+            found["confidence"] == pytest.approx(row["filters"]["direction_confidence"])
+            and 0.95 < found["confidence"] <= 1
+        )
+        assert found == pytest.approx({name: said[row["id"]]["direction"][name] for name in found})
 
 
 def test_complete_set_is_left_alone(built):
