@@ -213,6 +213,8 @@ def features(decode: bool = False):
     """
     from datasets import Audio, Features, Value, Video
 
+    # older releases of `datasets` do not know the number of channels, but read files that state it
+    stereo = {"num_channels": 2} if "num_channels" in {f.name for f in fields(Audio)} else {}
     f32, text = Value("float32"), Value("string")
     view = {
         "class_name": text, "member": text, "caption": text,
@@ -226,7 +228,7 @@ def features(decode: bool = False):
             "recording_id": text,
             "split": text,
             "video": Video(decode=decode),
-            "audio": Audio(sampling_rate=AUDIO_RATE_HZ, decode=decode),
+            "audio": Audio(sampling_rate=AUDIO_RATE_HZ, decode=decode, **stereo),
             "caption": text,
             "duration_s": f32,
             "width": Value("int32"),

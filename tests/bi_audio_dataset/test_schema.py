@@ -81,6 +81,23 @@ def test_row_passes_through_arrow_with_typed_columns(direction):
     assert tuple(table.column_names) == schema.COLUMNS
 
 
+def test_audio_states_its_two_channels_where_datasets_can(monkeypatch):
+    import datasets
+
+    typed = schema.features()["audio"]
+    known = "num_channels" in {f.name for f in dataclasses.fields(datasets.Audio)}
+    assert (typed.sampling_rate, getattr(typed, "num_channels", None)) == (44100, 2 if known else None)
+
+    @dataclasses.dataclass
+    class OldAudio:
+        sampling_rate: int
+        decode: bool = True
+
+    monkeypatch.setattr(datasets, "Audio", OldAudio)
+    monkeypatch.setattr(datasets, "Features", dict)
+    assert schema.features()["audio"] == OldAudio(44100, decode=False)
+
+
 def test_sound_row_has_no_problems():
     assert schema.validate_row(make_record().to_row()) == []
     assert schema.validate_row(make_record(truth=TruthTrack(), direction=None).to_row()) == []
