@@ -66,6 +66,7 @@ FLOORS = {
         "status": 4,
         "trajectory": 2,
         "render": 2,
+        "camera_plan": 2,
         "clip": 3,
         "validate": 3,
         "build": 3,
