@@ -32,18 +32,28 @@ class Camera:
 
 
 class WindowCameras:
-    """The cameras of one window of a recording, whose field is foa (4, N) at AUDIO_RATE_HZ."""
+    """The cameras of one window of a recording, whose field is foa (4, N) at AUDIO_RATE_HZ.
+
+    Views look apart from each other, whichever rendering of each is asked for: they are ordered, first
+    renderings before second ones and in each the lower view first, and a view is kept apart from all that
+    come before it in this order and are other views'. What comes later moves nothing that is there already.
+    """
 
     def __init__(self, foa: np.ndarray, recording_id: str, window: int, config: BuildConfig) -> None:
         self.foa, self.recording_id, self.window, self.config = foa, recording_id, window, config
+        self._made: dict[tuple[int, int], Camera] = {}
 
     def camera(self, view: int, render: int = 0) -> Camera:
         """Of a view, in its so-manieth rendering."""
-        # as they were first rendered: a view that is rendered again must not move the ones after it
-        earlier: list[CameraPath] = []
-        for number in range(view):
-            earlier.append(self._draw(number, 0, earlier).path)
-        return self._draw(view, render, earlier)
+        if (render, view) not in self._made:
+            before = [
+                self.camera(other, number).path
+                for number in range(render + 1)
+                for other in range(self.config.views_per_recording)
+                if other != view and (number, other) < (render, view)
+            ]
+            self._made[render, view] = self._draw(view, render, before)
+        return self._made[render, view]
 
     def _draw(self, view: int, render: int, apart_from: Sequence[CameraPath]) -> Camera:
         config = self.config

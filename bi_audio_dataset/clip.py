@@ -249,7 +249,7 @@ class ClipMaker:
             id=window.clip_id,
             video=video,
             audio=encode_flac(ears),
-            caption=str(recording.attributes.get("caption") or captions.compose([], [])),
+            caption=captions.compose([], []),
             width=width,
             height=height,
             # a lens that nobody knows counts as the usual one; the manifest says so
