@@ -12,9 +12,10 @@ from typing import Any
 
 from bi_audio_dataset import manifest, removals
 from bi_audio_dataset.finalize import read_record
-from bi_audio_dataset.recipe import MUST, RECIPE_VERSION, without_paths
+from bi_audio_dataset.recipe import MUST, RECIPE_VERSION
 from bi_audio_dataset.removals import Removals, reason_for
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.texts import without_paths
 from bi_audio_dataset.validate import find_shards, manifest_problems
 
 #: Where the recordings of a corpus are to be had; {id}, {group} and {provenance} are the recording's.

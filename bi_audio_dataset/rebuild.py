@@ -66,7 +66,7 @@ class RecipeSource:
         except Unusable:
             raise
         except UserError as error:  # its cause tells the builder of a full disk
-            raise UserError(f"{self._words(error)}{where}") from error.__cause__
+            raise UserError(f"{error}{where}") from error.__cause__
         wanted, digest = row["input"], input_digest(found)
         if digest != wanted:
             other = [name for name in sorted({*digest, *wanted}) if digest.get(name) != wanted.get(name)]
@@ -84,12 +84,6 @@ class RecipeSource:
             stretches=tuple((float(start), float(end)) for start, end in row.get("stretches", ())),
             group=row.get("group", ""),
         )
-
-    def _words(self, error: UserError) -> str:
-        """Without the folder, which is this machine's alone and has no place in a manifest."""
-        folder = getattr(self.inner, "folder", None)
-        text = str(error) if folder is None else str(error).replace(str(folder), Path(folder).name)
-        return recipe.without_paths(text)
 
 
 def rebuild(

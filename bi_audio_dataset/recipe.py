@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,9 +35,6 @@ RECIPE_VERSION = 1
 CAMERA_TOLERANCE_DEG = 1.5e-3
 #: What a recipe cannot do without, by kind of row.
 MUST = {"recording": ("id", "split", "input"), "clip": ("id", "recording_id", "split", "video", "audio")}
-
-#: An absolute path in a text, but not the slashes of an address.
-_PATH = re.compile(r"(?<![\w:/.])(?:/[^\s/'\"]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
 
 
 @dataclass(frozen=True)
@@ -132,17 +128,6 @@ def config_from(plain: Mapping[str, Any], kind: type) -> Any:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise UserError(f"the recipe's settings cannot be used: {error}") from None
-
-
-def without_paths(value: Any) -> Any:
-    """A text, or plain values with texts in them, of whose absolute paths only the last part is left."""
-    if isinstance(value, str):
-        return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
-    if isinstance(value, dict):
-        return {key: without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_paths(item) for item in value]
-    return value
 
 
 # -------------------- check

@@ -17,7 +17,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
+from bi_audio_dataset.texts import folders_of, without_places
 from bi_audio_dataset.workplace import Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -71,7 +72,8 @@ class Work:
         """The rows of a recording on which processes die."""
         self.parts.remove(recording_id)
         split = self.source.split(recording_id)
-        return [quarantine_row(self.source, recording_id, split, {"crashed": why})]
+        reasons = {"crashed": without_places(why, folders_of(self.source))}
+        return [quarantine_row(self.source, recording_id, split, reasons)]
 
 
 def work_key(source: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -130,12 +132,15 @@ class Task:
         split = self.source.split(recording_id)
         if split not in SPLITS:
             raise ValueError(f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}")
+        folders = folders_of(self.source)
         try:
             with tempfile.TemporaryDirectory(dir=work.scratch) as workdir:
+                folders.append(Path(workdir))
                 recording = self.source.fetch(recording_id, Path(workdir))
+                folders += [Path(recording.video_path).parent, Path(recording.audio_path).parent]
                 made = self.make.make(recording, self.source.name, split, work.asked.renders)
         except Unusable as error:
-            return [self._quarantine(recording_id, split, error.reasons, error.measures)]
+            return [self._quarantine(recording_id, split, folders, error.reasons, error.measures)]
         except MemoryError:
             raise
         except Exception as error:
@@ -143,8 +148,12 @@ class Task:
             if _is_disk_full(error) or _is_disk_full(error.__cause__):
                 raise
             known = isinstance(error, UserError)
-            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
+            text = str(error)
+            if not known:
+                words = without_places(" ".join(text.split()), folders)
+                text = f"{type(error).__name__}: {words[:300]}"
+            reason = {"unusable" if known else "failed": text}
+            return [self._quarantine(recording_id, split, folders, reason)]
         renders = {row["id"]: row.get("draw", {}).get("render", 0) for row in made.clips}
         key = unit_key(work.key, recording_id, renders)
         rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]
@@ -156,9 +165,16 @@ class Task:
         return rows
 
     def _quarantine(
-        self, recording_id: str, split: str, reasons: dict[str, str], measures: dict[str, float] | None = None
+        self,
+        recording_id: str,
+        split: str,
+        folders: Sequence[Path],
+        reasons: dict[str, str],
+        measures: dict[str, float] | None = None,
     ) -> dict[str, Any]:
+        """folders: what the reasons may speak of, and the manifest may not."""
         self.work.parts.remove(recording_id)
+        reasons = {name: without_places(why, folders) for name, why in reasons.items()}
         return quarantine_row(self.source, recording_id, split, reasons, measures)
 
 

@@ -26,6 +26,7 @@ FLOORS = {
         "channels": 0,
         "arguments": 0,
         "jsonl": 0,
+        "texts": 0,
         "media": 0,
         "ambisonics": 1,
         "hrtf": 1,
