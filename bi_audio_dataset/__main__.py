@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     counts = commands.add_parser("status", help="how far a build is, and what it has left out")
     counts.add_argument("folder", type=Path)
+    counts.add_argument("--all", action="store_true", help="name all recordings in quarantine, not 20")
     counts.set_defaults(run=_status)
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
@@ -144,6 +145,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
     parser.add_argument(
         "--review", action="store_true", help="leave the clips for caption, review and finalize"
+    )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="of a finished dataset: try the recordings in quarantine again, and take them in",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
@@ -281,7 +287,7 @@ def _build(options: argparse.Namespace) -> int:
 
         print("\n".join(forecast(source, config, options.output, options.workers or 1)))
         return 0
-    return _run(source, options, config, finalize=not options.review)
+    return _run(source, options, config, finalize=not options.review, retry=options.retry)
 
 
 def _selection(options: argparse.Namespace):
@@ -327,10 +333,16 @@ def _source(options: argparse.Namespace):
 
 
 def _run(
-    source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
+    source,
+    options: argparse.Namespace,
+    config,
+    settings: dict | None = None,
+    finalize: bool = True,
+    retry: bool = False,
 ) -> int:
     from bi_audio_dataset.build import build
     from bi_audio_dataset.executors import choose
+    from bi_audio_dataset.retry import already_complete
 
     executor = choose(options.executor, options.workers, options.address)
     result = build(
@@ -341,10 +353,11 @@ def _run(
         finalize=finalize,
         executor=executor,
         parts=options.parts,
+        retry_quarantined=retry,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), retry))
+        return 2 if retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     if result.figures is None:
@@ -363,9 +376,9 @@ def _skipped(skipped: dict[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.status import status
+    from bi_audio_dataset.status import NAMED, status
 
-    print("\n".join(status(options.folder)))
+    print("\n".join(status(options.folder, None if options.all else NAMED)))
     return 0
 
 

@@ -26,10 +26,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest
+from bi_audio_dataset import manifest, retry
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
+from bi_audio_dataset.finalize import plan_folder
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
@@ -41,8 +42,9 @@ from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS_AT, WORK, Parts, cle
 
 @dataclass(frozen=True)
 class BuildResult:
-    """figures is None if nothing was published: the folder was complete already, or its clips wait for
-    review. skipped: recording id -> why it is in quarantine; waiting: clips in DIR/.work for finalize."""
+    """figures is None if nothing was published: the folder was complete already (then `skipped` is what its
+    manifest says), or its clips wait for review. skipped: recording id -> why it is in quarantine; waiting:
+    clips in DIR/.work for finalize."""
 
     output: Path
     figures: Figures | None = None
@@ -65,6 +67,7 @@ def build(
     finalize: bool = True,
     executor: Executor | None = None,
     parts: str | None = None,
+    retry_quarantined: bool = False,
 ) -> BuildResult:
     """Build the dataset of a source into a folder, or finish a build that was interrupted there.
 
@@ -76,9 +79,10 @@ def build(
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
     finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
     asked for another camera path are made anew.
-    A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next
-    run; if none is left, UserError. Raises UserError also where the folder holds another build, or is being
-    built by another process.
+    A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next run
+    until the dataset is finished; retry_quarantined tries those of a finished one, and makes it anew where
+    one can be used by now. If no clip is left, UserError; so where the folder holds another build, or is
+    being built by another process.
     """
     config = config or BuildConfig()
     output = Path(output)
@@ -86,15 +90,20 @@ def build(
     check_ids(ids)
     if config.sofa is not None:
         load_hrirs(config)  # a bad file is better refused here than in each worker
+    if retry_quarantined and not finalize:
+        raise UserError("a finished dataset's recordings are tried again without review: leave out --review")
     if parts is not None and not finalize:
         raise UserError("captions and review need the clips on this machine: leave out --parts or --review")
     record = build_settings(source, ids, config, settings)
     claim(output, record)
     folder = output / WORK
-    if (output / "data").is_dir() and (finalize or not (folder / JOURNAL).exists()):
+    finished = (output / "data").is_dir() and (finalize or not (folder / JOURNAL).exists())
+    bad = retry.quarantined(output) if finished else {}
+    begun = finished and finalize and (folder / retry.BEGUN).exists()  # a retry that was interrupted
+    if finished and not begun and not (retry_quarantined and bad):
         if finalize and not (folder / KEPT).exists():
             clear(folder)
-        return BuildResult(output)
+        return BuildResult(output, skipped=bad)
 
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock", output):
@@ -107,7 +116,20 @@ def build(
             work_key({key: plain[key] for key in ("name", "settings")}, record["config"]),
             (folder / "scratch").absolute(),
         )
-        _make_parts(work, ids, executor or (Local(workers) if workers else Inline()), folder, progress)
+        executor = executor or (Local(workers) if workers else Inline())
+        kept = (folder / KEPT).exists()
+        if finished and not begun:
+            _make_parts(work, [name for name in ids if name in bad], executor, folder, progress)
+            found = index_rows(folder / JOURNAL)
+            if not any(found[name].built for name in bad if name in found):
+                if not kept:
+                    clear(folder)
+                return BuildResult(output, skipped=retry.quarantined(output))
+            ids = [name for name in ids if name not in bad]
+            (folder / retry.BEGUN).touch()
+        if finished and not kept:
+            retry.unpack(output, work, folder / JOURNAL, progress)
+        _make_parts(work, ids, executor, folder, progress)
         entries = index_rows(folder / JOURNAL)
         skipped = {e.id: "; ".join(e.reasons.values()) for e in entries.values() if not e.built}
         if not finalize:
@@ -116,7 +138,10 @@ def build(
                 reasons = "; ".join(sorted(set(skipped.values()))[:3]) or f"see {WORK}/{JOURNAL}"
                 raise UserError(f"no clip could be built into '{output}': {reasons}")
             return BuildResult(output, None, skipped, waiting)
-        done = finalize_folder(output, progress=progress)
+        if finished:
+            retry.check_people(output, plan_folder(output)[1].fates)
+        done = finalize_folder(output, keep=finished and kept, progress=progress)
+        (folder / retry.BEGUN).unlink(missing_ok=True)
     return BuildResult(output, done.figures, skipped, 0, tuple(done.problems))
 
 

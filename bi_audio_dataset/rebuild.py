@@ -25,6 +25,7 @@ from bi_audio_dataset.build import BuildResult, build, build_settings, claim
 from bi_audio_dataset.clip import BuildConfig, Unusable
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe
 from bi_audio_dataset.remove import remove
+from bi_audio_dataset.retry import already_complete
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sound import input_digest
@@ -98,12 +99,14 @@ def rebuild(
     any_version: bool = False,
     source: Source | None = None,
     progress: bool = True,
+    retry_quarantined: bool = False,
 ) -> BuildResult:
     """Build the clips of a recipe into `output` out of a folder of recordings, each named by its id.
 
     sofa: the HRIR file that the recipe names. denoiser: its name, where it is code of somebody's own.
     any_version: also where other versions of the stages made the recipe's clips. source: fetches the
-    recordings, where the recipe's corpus is none of ours. `problems` of the result say what differs.
+    recordings, where the recipe's corpus is none of ours. retry_quarantined: of a finished folder, try those
+    recordings again that could not be had. `problems` of the result say what differs.
     UserError before anything is made where recipe, HRIR file or version do not fit.
     """
     output = Path(output)
@@ -117,7 +120,9 @@ def rebuild(
     claim(output, build_settings(made_of, made_of.recording_ids(), config))
     removals.append(output, removed)
     _place(asked, output)
-    result = build(made_of, output, config, workers=workers, progress=progress)
+    result = build(
+        made_of, output, config, workers=workers, progress=progress, retry_quarantined=retry_quarantined
+    )
     if result.already_complete and removed:
         remove(output)  # what was put on the list since
     return result
@@ -214,10 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=options.workers,
         more_removals=options.removals,
         any_version=options.any_version,
+        retry_quarantined=options.retry,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), options.retry))
+        return 2 if options.retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     clips = ", ".join(f"{count} {split}" for split, count in sorted(result.figures.clips.items()))
@@ -247,6 +253,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--any-version", action="store_true", help="though other versions of the builder made the recipe"
+    )
+    parser.add_argument(
+        "--retry", action="store_true", help="of a finished folder: try again what could not be had"
     )
     options = parser.parse_args(argv)
     if options.workers < 1:

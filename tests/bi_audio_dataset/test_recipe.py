@@ -374,3 +374,9 @@ def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch
     (first,) = [r for s in (mine / "data").iterdir() for r in read_rows(s) if r["id"] == "walk"]
     assert row == first | {"provenance": "trip, films: walk.mp4"}
     assert str(tmp_path) not in (theirs / "manifest.jsonl").read_text()
+
+    assert main(["rebuild", *given]) == 0
+    assert "already complete, nothing to do; 1 recording is in quarantine" in capsys.readouterr().out
+    write_recording(films, "run", azimuth_deg=-70.0)
+    assert main(["rebuild", *given, "--retry"]) == 0
+    assert "2 train clips" in capsys.readouterr().out
