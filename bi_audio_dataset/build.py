@@ -36,6 +36,7 @@ from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest
 from bi_audio_dataset.sources.base import Source
+from bi_audio_dataset.unchanged import replaced
 from bi_audio_dataset.unit import Asked, Work, unit_key, work_key
 from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS_AT, WORK, Parts, clear, part_name
 
@@ -262,19 +263,30 @@ def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, pr
 
 
 def _todo(work: Work, ids: list[str], journal: Path) -> list[str]:
-    """The recordings that are still to be made. Parts that the journal does not know, as a kill between the
-    two leaves them, are written into it."""
+    """The recordings that are still to be made: also those whose part is of another size than the journal
+    has, or whose files were replaced. Parts that the journal does not know, as a kill between the two leaves
+    them, are written into it."""
     entries = index_rows(journal) if journal.exists() else {}
     there = work.parts.sizes()
     todo = []
     for recording_id in ids:
-        part, entry = part_name(recording_id) in there, entries.get(recording_id)
-        if part and (entry is None or not entry.built):
+        size, entry = there.get(part_name(recording_id)), entries.get(recording_id)
+        row: dict[str, Any] = {}
+        if size is not None and (entry is None or not entry.built):
             rows = read_manifest(work.parts.locate(recording_id))
             if rows is not None:
+                row = rows[0] = {**rows[0], "size": size}
                 manifest.append(journal, rows)
                 entry = _entry_of(rows)
-        if entry is None or not entry.built or not part or _outdated(entry, work):
+        elif entry is not None:
+            row = manifest.row_at(journal, entry.offset)
+        whole = size is not None and row.get("size", size) == size
+        if (
+            entry is None
+            or not (entry.built and whole)
+            or _outdated(entry, work)
+            or replaced(row, work.source)
+        ):
             todo.append(recording_id)
     return todo
 

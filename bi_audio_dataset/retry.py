@@ -125,7 +125,8 @@ def _place(handle, entry: Entry, clips: list[dict[str, Any]], work: Work, journa
     media = [row | {"split": split} for row in clips]
     with work.parts.writing(entry.id, work.scratch) as beside:
         rewrite(beside, media, rows)
-    manifest.append(journal, rows)
+        size = beside.stat().st_size
+    manifest.append(journal, [{**rows[0], "size": size}, *rows[1:]])
 
 
 def _without(words: dict[str, str], names: Iterable[str]) -> dict[str, str]:

@@ -184,8 +184,16 @@ def _pick(clips: list[Placed]):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with part_file(clips[0].part) as handle:
-        table = pq.read_table(handle)
+    try:
+        with part_file(clips[0].part) as handle:
+            table = pq.read_table(handle)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the machine's, not the file's
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{clips[0].part}: is damaged ({why}): remove that file and run the build again"
+        ) from None
     place = {clip_id: number for number, clip_id in enumerate(table.column("id").to_pylist())}
     missing = [clip.id for clip in clips if clip.id not in place]
     if missing:

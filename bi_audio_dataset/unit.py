@@ -7,7 +7,8 @@ be used has a result too: a manifest row that says why. Who runs units: executor
 A part is addressed by what it is made of: `Work.key` is the digest of the source's settings, the config with
 its seed and the integer version of each stage; `unit_key` adds the recording and the renderings asked for. It
 stands in the part and in the journal, and a part with another key is made again. What is in the source's
-files is not part of it, as it is known only when they are read: their SHA-256 is the manifest's "input".
+files is not part of it, as it is known only when they are read: their SHA-256 is the manifest's "input". The
+journal keeps their sizes and times instead (unchanged.py), and a recording that was replaced is made again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.texts import folders_of, without_places
+from bi_audio_dataset.unchanged import files_of
 from bi_audio_dataset.workplace import Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -137,6 +139,7 @@ class Task:
             with tempfile.TemporaryDirectory(dir=work.scratch) as workdir:
                 folders.append(Path(workdir))
                 recording = self.source.fetch(recording_id, Path(workdir))
+                files = files_of(recording, self.source, Path(workdir))
                 folders += [Path(recording.video_path).parent, Path(recording.audio_path).parent]
                 made = self.make.make(recording, self.source.name, split, work.asked.renders)
         except Unusable as error:
@@ -159,9 +162,11 @@ class Task:
         rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]
         with work.parts.writing(recording_id, work.scratch) as beside:
             write_rows(beside, made.records, rows)
+            size = beside.stat().st_size
             for clip_id, found in made.evidence.items():
                 evidence.save(work.asked.evidence_folder, clip_id, found)
-        rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
+        seconds = round(time.perf_counter() - started_s, 3)
+        rows[0] = {**rows[0], "seconds": seconds, "size": size, "files": files}
         return rows
 
     def _quarantine(

@@ -59,6 +59,7 @@ FLOORS = {
         "recipe": 3,
         "finalize": 3,
         "unit": 3,
+        "unchanged": 3,
         "retry": 3,
         "executors": 2,
         "processes": 1,

@@ -47,7 +47,9 @@ def test_unit_run_twice_gives_the_same_bytes(tmp_path):
     written = (tmp_path / "fake-1.parquet").read_bytes()
     second = task("fake-1")
     assert (tmp_path / "fake-1.parquet").read_bytes() == written
-    assert first[0].pop("seconds") >= 0 and second[0].pop("seconds") >= 0
+    for rows in (first, second):
+        assert rows[0].pop("seconds") >= 0 and rows[0].pop("size") == len(written)
+        assert rows[0].pop("files") == {}
     assert first == second == read_manifest(parts.locate("fake-1"))
     assert first[0]["unit"] == unit_key("k", "fake-1", {})
 
@@ -78,10 +80,10 @@ def test_part_made_of_something_else_is_made_again(tmp_path):
     after = index_rows(journal)
     assert {name: entry.unit for name, entry in after.items()} == {n: e.unit for n, e in before.items()}
     assert [after[name].offset > before[name].offset for name in before] == [False, True, False]
-    for name in ("unit", "seconds", "at"):
+    for name in ("unit", "seconds", "at", "size", "files"):
         assert f'"{name}":' in journal.read_text()
     quick_build(folder, 3)
-    for name in ("unit", "seconds", "at"):
+    for name in ("unit", "seconds", "at", "size", "files"):
         assert f'"{name}":' not in (folder / "manifest.jsonl").read_text()
 
 
