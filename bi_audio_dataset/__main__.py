@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
+    _add_any_version(final)
     final.set_defaults(run=_finalize)
 
     check = commands.add_parser("validate", help="check a dataset: columns, media, truth, splits")
@@ -181,7 +182,14 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_any_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--any-version", action="store_true", help="go on though other versions of the libraries began DIR"
+    )
+
+
 def _shared(parser: argparse.ArgumentParser) -> None:
+    _add_any_version(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
@@ -285,7 +293,7 @@ def _build(options: argparse.Namespace) -> int:
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
+        print("\n".join(forecast(source, config, options.output, options.workers or 1, options.any_version)))
         return 0
     return _run(source, options, config, finalize=not options.review, retry=options.retry)
 
@@ -354,6 +362,7 @@ def _run(
         executor=executor,
         parts=options.parts,
         retry_quarantined=retry,
+        any_version=options.any_version,
     )
     if result.already_complete:
         print(already_complete(options.output, len(result.skipped), retry))
@@ -397,6 +406,7 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
         write=write,
         more_removals=options.removals,
         progress=sys.stderr.isatty(),
+        any_version=write and options.any_version,
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)

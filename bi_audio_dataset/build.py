@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest, retry
+from bi_audio_dataset import libraries, manifest, retry
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
@@ -69,6 +69,7 @@ def build(
     executor: Executor | None = None,
     parts: str | None = None,
     retry_quarantined: bool = False,
+    any_version: bool = False,
 ) -> BuildResult:
     """Build the dataset of a source into a folder, or finish a build that was interrupted there.
 
@@ -78,6 +79,7 @@ def build(
     parts: a folder or fsspec URL for the recordings' parts, by default DIR/.work/parts. A build keeps to the
     one it was begun with.
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
+    any_version: go on with a build that other versions of the libraries have begun (libraries.py).
     finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
     asked for another camera path are made anew.
     A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next run
@@ -108,6 +110,7 @@ def build(
 
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock", output):
+        libraries.check(output, any_version)
         plain = record["source"]
         work = Work(
             source,
@@ -116,6 +119,7 @@ def build(
             Asked(_renders(output), None if finalize else output.absolute()),
             work_key({key: plain[key] for key in ("name", "settings")}, record["config"]),
             (folder / "scratch").absolute(),
+            libraries={} if any_version else libraries.versions(),
         )
         executor = executor or (Local(workers) if workers else Inline())
         kept = (folder / KEPT).exists()
@@ -141,7 +145,7 @@ def build(
             return BuildResult(output, None, skipped, waiting)
         if finished:
             retry.check_people(output, plan_folder(output)[1].fates)
-        done = finalize_folder(output, keep=finished and kept, progress=progress)
+        done = finalize_folder(output, keep=finished and kept, progress=progress, any_version=any_version)
         (folder / retry.BEGUN).unlink(missing_ok=True)
     return BuildResult(output, done.figures, skipped, 0, tuple(done.problems))
 
@@ -162,7 +166,7 @@ def _parts(folder: Path, asked: str | None, record: dict[str, Any]) -> Parts:
         _write_beside(folder / PARTS_AT, parts.address + "\n")
     parts.prepare()
     if parts != Parts.inside(folder):
-        parts.claim(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        parts.claim(json.dumps(_without_libraries(record), indent=1, sort_keys=True) + "\n")
     return parts
 
 
@@ -192,6 +196,8 @@ def build_settings(
             "recordings_sha256": hashlib.sha256(listing).hexdigest(),
         },
         "config": plain,
+        "libraries": libraries.versions(),
+        "encoder": libraries.encoder(),
     }
     return json.loads(json.dumps(record))  # tuples become lists, as they will be read back
 
@@ -206,7 +212,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
             raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
         check_version(found.get("schema_version", SCHEMA_VERSION), f"'{output}'")
         default = json.loads(json.dumps({"config": asdict(BuildConfig())}))
-        changes = list(_differences(found, settings, default))
+        changes = list(_differences(_without_libraries(found), _without_libraries(settings), default))
         if changes:
             raise UserError(
                 f"'{output}' holds another build ({'; '.join(changes[:3])}): "
@@ -219,6 +225,10 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"'{output}' is not empty and holds no build.json: choose an empty or new folder")
     output.mkdir(parents=True, exist_ok=True)
     _write_beside(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+
+def _without_libraries(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in libraries.KEYS}
 
 
 def _differences(found: Any, wanted: Any, default: Any, name: str = "") -> Iterator[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import captioning, card, manifest, recipe, removals
+from bi_audio_dataset import captioning, card, libraries, manifest, recipe, removals
 from bi_audio_dataset.duplicates import DuplicateFilter
 from bi_audio_dataset.manifest import JOURNAL_ONLY
 from bi_audio_dataset.review import decisions
@@ -80,14 +80,19 @@ def finalize(
     write: bool = True,
     more_removals: Iterable[Path] = (),
     progress: bool = False,
+    any_version: bool = False,
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
     keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
     The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again, and
-    goes on after the shards that are written.
+    goes on after the shards that are written. any_version: though another pyarrow than the build's writes
+    the shards.
     """
     folder = Path(folder)
+    if write:
+        read_record(folder)
+        libraries.check(folder, any_version, libraries.SHARDS)
     work, record = folder / WORK, read_record(folder)
     entries, plan = plan_folder(folder, more_decisions, more_removals)
     lines = final_lines(work / JOURNAL, entries, plan.fates)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest, removals
+from bi_audio_dataset import libraries, manifest, removals
 from bi_audio_dataset.finalize import read_record
 from bi_audio_dataset.recipe import MUST, RECIPE_VERSION
 from bi_audio_dataset.removals import Removals, reason_for
@@ -99,7 +99,7 @@ def lines(
         "stages": stages,
         "source": {name: source[name] for name in known},
         "config": record["config"],
-        **({"libraries": record["libraries"]} if "libraries" in record else {}),
+        **{name: record[name] for name in libraries.KEYS if name in record},
         "recordings": len(kept),
         "clips": clips,
     }

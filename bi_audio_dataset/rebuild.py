@@ -104,7 +104,8 @@ def rebuild(
     """Build the clips of a recipe into `output` out of a folder of recordings, each named by its id.
 
     sofa: the HRIR file that the recipe names. denoiser: its name, where it is code of somebody's own.
-    any_version: also where other versions of the stages made the recipe's clips. source: fetches the
+    any_version: also where other versions of the stages made the recipe's clips, or other ones of the
+    libraries have begun this folder. source: fetches the
     recordings, where the recipe's corpus is none of ours. retry_quarantined: of a finished folder, try those
     recordings again that could not be had. `problems` of the result say what differs.
     UserError before anything is made where recipe, HRIR file or version do not fit.
@@ -252,7 +253,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--removals", type=Path, action="append", default=[], metavar="FILE", help="beside DIR/removals.jsonl"
     )
     parser.add_argument(
-        "--any-version", action="store_true", help="though other versions of the builder made the recipe"
+        "--any-version",
+        action="store_true",
+        help="though other versions of the builder made the recipe, or of the libraries began DIR",
     )
     parser.add_argument(
         "--retry", action="store_true", help="of a finished folder: try again what could not be had"

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest
+from bi_audio_dataset import libraries, manifest
 from bi_audio_dataset.removals import Removals, reason_for
 from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
 from bi_audio_dataset.selection import Entry, Fate, Plan
@@ -217,9 +217,10 @@ def _told(
         words.append(f"{_count(ids)} made otherwise than in the recipe, and left out: {why}")
     if bytes_differ:
         video, audio = (sum(name in names for names in bytes_differ.values()) for name in ("video", "audio"))
+        versions = "; ".join(libraries.differences(recipe.header)[:3])
         words.append(
             f"{_count([*bytes_differ])} of other bytes than the recipe's ({video} videos, {audio} sounds), "
-            "marked in the manifest: other versions of the libraries, or another kind of machine"
+            f"marked in the manifest: {versions or 'another kind of machine, or versions of libraries'}"
         )
     return words
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable
+from bi_audio_dataset.libraries import versions
 from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
@@ -51,6 +52,7 @@ class Work:
 
     key: `work_key`; stages: the versions that the key is about, which a worker's code must have;
     scratch: for what a recording needs while it is made; None is the machine's temporary folder.
+    libraries: the versions that a worker must have, if any is named.
     """
 
     source: Source
@@ -60,6 +62,7 @@ class Work:
     key: str = ""
     scratch: Path | None = None
     stages: dict[str, int] = field(default_factory=lambda: dict(manifest.STAGE_VERSIONS))
+    libraries: dict[str, str] = field(default_factory=dict)
 
     def task(self, alone: bool = False) -> Task:
         """What makes units in this process. alone: the process does nothing else, so it may be held to one
@@ -123,6 +126,11 @@ class Task:
                 f"this worker's code has the stages {manifest.STAGE_VERSIONS}, the build {work.stages}: "
                 "install the same version everywhere"
             )
+        here = versions() if work.libraries else {}
+        if here != work.libraries:
+            names = sorted(n for n in {*here, *work.libraries} if here.get(n) != work.libraries.get(n))
+            words = ", ".join(f"{n} {here.get(n)}, not {work.libraries.get(n)}" for n in names[:3])
+            raise UserError(f"this worker has {words}: install the same libraries everywhere")
         self.work, self.source = work, work.source
         self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
 

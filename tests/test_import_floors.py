@@ -27,6 +27,7 @@ FLOORS = {
         "arguments": 0,
         "jsonl": 0,
         "texts": 0,
+        "libraries": 1,
         "media": 0,
         "ambisonics": 1,
         "hrtf": 1,
