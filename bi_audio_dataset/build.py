@@ -30,7 +30,7 @@ from bi_audio_dataset import libraries, manifest, retry
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
-from bi_audio_dataset.finalize import plan_folder
+from bi_audio_dataset.finalize import plan_folder, read_record
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
@@ -206,11 +206,8 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
     """Make the folder and record the settings, or check that they are those it was begun with."""
     path = output / "build.json"
     if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
-        check_version(found.get("schema_version", SCHEMA_VERSION), f"'{output}'")
+        found = read_record(output)
+        check_version(found["schema_version"], f"'{output}'")
         default = json.loads(json.dumps({"config": asdict(BuildConfig())}))
         changes = list(_differences(_without_libraries(found), _without_libraries(settings), default))
         if changes:

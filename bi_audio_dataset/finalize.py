@@ -65,7 +65,7 @@ def plan_folder(
         rows += decisions.read(Path(path))
     plan = decide(
         entries,
-        DuplicateFilter(**record["config"]["selection"]["duplicate"]),
+        DuplicateFilter(**record["config"].get("selection", {}).get("duplicate", {})),
         decisions.resolve(rows),
         captioning.load_captions(folder),
         removed,
@@ -157,15 +157,41 @@ def placed_clip(parts: Parts, recording_id: str, clip_id: str, fate: Fate) -> Pl
     return Placed(clip_id, parts.locate(recording_id), fate.split, fate.caption)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """build.json of a folder. UserError if there is none."""
+def read_record(folder: Path, whole: bool = True) -> dict[str, Any]:
+    """build.json of a folder. UserError if there is none, or if it is not what `build` writes; whole=False
+    forgives what is missing beside version and source."""
     path = Path(folder) / "build.json"
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"'{folder}' holds no build.json: expected a folder that `build` has made") from None
     except ValueError as error:
         raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
+    wrong = _wrong_in(record, whole)
+    if wrong is not None:
+        raise UserError(
+            f"'{path}' is not what `build` writes ({wrong} is missing or wrong): restore it, or remove the "
+            "folder"
+        )
+    return record
+
+
+def _wrong_in(record: Any, whole: bool) -> str | None:
+    """The first value of build.json that is not of its type; of what may be missing, none."""
+    may_lack = {"libraries", "encoder"}
+    if not whole:
+        may_lack |= {"config", "config.rows_per_shard", "source.recordings"}
+    kinds = {
+        "source": dict, "source.name": str, "source.recordings": int, "config": dict,
+        "config.rows_per_shard": int, "schema_version": int, "libraries": dict, "encoder": dict,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        value = record
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) and not (value is None and name in may_lack):
+            return name
+    return None
 
 
 def _why_none(entries: Mapping[str, Entry], plan: Plan) -> str:
