@@ -129,7 +129,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
     )
-    parser.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
+    parser.add_argument(
+        "--clip-s", type=float, default=8.0, help="seconds of a clip, 0.5 to 600 (default: 8)"
+    )
     parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
     parser.add_argument(
         "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
@@ -275,9 +277,11 @@ def _listing(folder: Path | None) -> str:
 
 def _build(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build import BuildConfig
+    from bi_audio_dataset.clip import CLIP_BOUNDS_S
 
-    if not options.clip_s > 0:
-        raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
+    low, high = CLIP_BOUNDS_S
+    if not low <= options.clip_s <= high:
+        raise UserError(f"--clip-s must be {low:g} to {high:g} seconds, got {options.clip_s:g}")
     _settle_paths(options, "folder", "lists", "sofa")
     source = _source(options)
     config = BuildConfig(

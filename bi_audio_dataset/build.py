@@ -31,6 +31,7 @@ from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
 from bi_audio_dataset.finalize import plan_folder, read_record
+from bi_audio_dataset.render import load_denoiser
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
@@ -91,8 +92,7 @@ def build(
     output = Path(output)
     ids = source.recording_ids()
     check_ids(ids)
-    if config.sofa is not None:
-        load_hrirs(config)  # a bad file is better refused here than in each worker
+    check_config(config)
     if retry_quarantined and not finalize:
         raise UserError("a finished dataset's recordings are tried again without review: leave out --review")
     if parts is not None and not finalize:
@@ -168,6 +168,14 @@ def _parts(folder: Path, asked: str | None, record: dict[str, Any]) -> Parts:
     if parts != Parts.inside(folder):
         parts.claim(json.dumps(_without_libraries(record), indent=1, sort_keys=True) + "\n")
     return parts
+
+
+def check_config(config: BuildConfig) -> None:
+    """UserError for an HRIR file or a denoiser that cannot be had: better here than in each worker."""
+    if config.sofa is not None:
+        load_hrirs(config)
+    if config.denoiser is not None:
+        load_denoiser(config.denoiser)
 
 
 def check_ids(ids: list[str]) -> None:

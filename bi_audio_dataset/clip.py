@@ -47,6 +47,10 @@ __all__ = [
 ]
 
 
+#: Shorter clips hold no scene, longer ones no longer fit into memory.
+CLIP_BOUNDS_S = (0.5, 600.0)
+
+
 @dataclass(frozen=True)
 class BuildConfig:
     """How clips are cut out of recordings. Angles in degrees."""
@@ -83,6 +87,9 @@ class BuildConfig:
     rows_per_shard: int = 100
 
     def __post_init__(self) -> None:
+        low, high = CLIP_BOUNDS_S
+        if not low <= self.clip_s <= high:  # false for what is no number
+            raise UserError(f"clip_s must be {low:g} to {high:g} seconds, got {self.clip_s:g}")
         if self.views_per_recording < 1:
             raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bi_audio_dataset import libraries
-from bi_audio_dataset.build import build_settings, check_ids, claim
+from bi_audio_dataset.build import build_settings, check_config, check_ids, claim
 from bi_audio_dataset.clip import BuildConfig
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.sources.base import Source
@@ -44,6 +44,7 @@ def forecast(
     """Lines of text. UserError where `build` would refuse at once."""
     ids = source.recording_ids()
     check_ids(ids)
+    check_config(config)
     output = Path(output)
     begun = (output / "build.json").exists()
     if begun or output.exists() and (not output.is_dir() or any(output.iterdir())):
