@@ -2,13 +2,13 @@
 
 import importlib.metadata
 import json
-from pathlib import Path
 
 import pytest
 from fake_sets import draw_quickly
 from quick_maker import QuickMaker, QuickSource, digests, quick_build, tiny_config
+from test_main import write_recording
 
-from bi_audio_dataset import card_plots, libraries, publish, unit
+from bi_audio_dataset import card_plots, executors, libraries, publish, unit
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.finalize import finalize, read_record
 from bi_audio_dataset.forecast import forecast
@@ -136,13 +136,18 @@ def test_a_recipe_carries_them(tmp_path, monkeypatch):
     assert libraries.differences(header) == [] == libraries.differences({})
 
 
-def test_any_version_through_the_command_line(tmp_path, install, capsys):
-    folder = Path(tmp_path, "set")
-    command = ["synth", "--clips", "1", "--output", str(folder)]
+def test_any_version_through_the_command_line(tmp_path, install, capsys, monkeypatch):
+    monkeypatch.setattr(executors, "choose", lambda *_: executors.Inline())
+    (tmp_path / "films").mkdir()
+    write_recording(tmp_path / "films", seconds=0.6)
+    folder = tmp_path / "set"
+    command = ["build", str(tmp_path / "films"), "--output", str(folder)]
     assert main(command) == 0
     (folder / "data").rename(tmp_path / "data")  # as if it had not come to its end
     install(scipy="99.4")
     assert main(command) == 2
     assert "scipy is" in capsys.readouterr().err
+    assert main([*command, "--any-version", "--dry-run"]) == 0
+    assert "99.4" not in read_record(folder)["libraries"]["scipy"]
     assert main([*command, "--any-version"]) == 0
     assert read_record(folder)["libraries"]["scipy"].endswith(" and 99.4")
