@@ -55,6 +55,8 @@ __all__ = [
 ]
 
 
+#: Shorter clips hold no scene, longer ones no longer fit into memory.
+CLIP_BOUNDS_S = (0.5, 600.0)
 #: What `build` takes for BuildConfig.aim_from_hz (docs/results.md, real recordings).
 AIM_FROM_HZ = 100.0
 
@@ -98,6 +100,9 @@ class BuildConfig:
     rows_per_shard: int = 100
 
     def __post_init__(self) -> None:
+        low, high = CLIP_BOUNDS_S
+        if not low <= self.clip_s <= high:  # false for what is no number
+            raise UserError(f"clip_s must be {low:g} to {high:g} seconds, got {self.clip_s:g}")
         if self.views_per_recording < 1:
             raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
         if not 0 <= self.aim_from_hz < AUDIO_RATE_HZ / 2:
