@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bi_audio_dataset.arguments import Parser
+from bi_audio_dataset.arguments import Parser, add_running, positive
 from bi_audio_dataset.schema import UserError
 
 # commands with a parser of their own: module that has main(argv)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
-    synth.add_argument("--clips", type=_positive, required=True, metavar="N", help="number of clips")
+    synth.add_argument("--clips", type=positive, required=True, metavar="N", help="number of clips")
     synth.add_argument(
         "--sounds", type=Path, metavar="DIR", help="folder of sounds, instead of procedural ones"
     )
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
     ahead.set_defaults(run=_filter)
-    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
     final.set_defaults(run=_finalize)
@@ -120,9 +120,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="take pictures that do not look like one whole 360-degree view",
     )
     parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
-    parser.add_argument(
-        "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
-    )
+    parser.add_argument("--fairplay-split", type=positive, metavar="N", help="fairplay: 1 to 10 (default: 1)")
     parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
     parser.add_argument(
         "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
@@ -130,7 +128,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
     parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
     parser.add_argument(
-        "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
+        "--views", type=positive, default=1, metavar="N", help="views of each window (default: 1)"
     )
     parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
     parser.add_argument(
@@ -142,9 +140,6 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         ("off", "do not look"),
     ):
         parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
-    parser.add_argument(
-        "--review", action="store_true", help="leave the clips for caption, review and finalize"
-    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
         "--recipe",
@@ -179,27 +174,9 @@ def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
-    parser.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
-    )
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
-    )
-    parser.add_argument(
-        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    add_running(parser)
 
 
 def _not_negative(text: str) -> int:
@@ -237,7 +214,8 @@ def _synth(options: argparse.Namespace) -> int:
         sprites_dir=options.sprites,
         held_out=options.held_out,
     )
-    return _run(source, options, BuildConfig(seed=options.seed), settings)
+    config = BuildConfig(seed=options.seed)
+    return _run(source, options, config, settings, finalize=not options.review)
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from bi_audio_dataset import manifest, recipe, removals
 from bi_audio_dataset.build import BuildResult, build, build_settings, claim
 from bi_audio_dataset.clip import BuildConfig, Unusable
+from bi_audio_dataset.executors import Executor, choose
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe
 from bi_audio_dataset.remove import remove
 from bi_audio_dataset.review import decisions
@@ -104,12 +105,15 @@ def rebuild(
     any_version: bool = False,
     source: Source | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    parts: str | None = None,
 ) -> BuildResult:
     """Build the clips of a recipe into `output` out of a folder of recordings, each named by its id.
 
     sofa: the HRIR file that the recipe names. denoiser: its name, where it is code of somebody's own.
     any_version: also where other versions of the stages made the recipe's clips. source: fetches the
-    recordings, where the recipe's corpus is none of ours. `problems` of the result say what differs.
+    recordings, where the recipe's corpus is none of ours. executor, parts: as `build` takes them. `problems`
+    of the result say what differs.
     UserError before anything is made where recipe, HRIR file or version do not fit.
     """
     output = Path(output)
@@ -123,7 +127,9 @@ def rebuild(
     claim(output, build_settings(made_of, made_of.recording_ids(), config))
     removals.append(output, removed)
     _place(asked, output)
-    result = build(made_of, output, config, workers=workers, progress=progress)
+    result = build(
+        made_of, output, config, workers=workers, progress=progress, executor=executor, parts=parts
+    )
     if result.already_complete and removed:
         remove(output)  # what was put on the list since
     return result
@@ -211,13 +217,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """python -m bi_audio_dataset rebuild RECORDINGS --recipe FILE --output DIR. Exit 2 where anything is not
     as the recipe says; raises UserError."""
     options = _options(argv)
+    executor = choose(options.executor, options.workers, options.address)
+    if options.executor == "ray":  # each worker has a working directory of its own
+        options.recordings = options.recordings.absolute()
+        options.sofa = options.sofa and options.sofa.absolute()
     result = rebuild(
         options.recipe,
         options.recordings,
         options.output,
         sofa=options.sofa,
         denoiser=options.denoiser,
-        workers=options.workers,
+        executor=executor,
+        parts=options.parts,
         more_removals=options.removals,
         any_version=options.any_version,
     )
@@ -232,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    from bi_audio_dataset.arguments import Parser
+    from bi_audio_dataset.arguments import Parser, add_running
 
     parser = Parser(
         prog="python -m bi_audio_dataset rebuild",
@@ -247,14 +258,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--sofa", type=Path, metavar="FILE", help="the HRIR set that the recipe names")
     parser.add_argument("--denoiser", metavar="NAME", help="allow the recipe's own denoiser")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add_running(parser)
     parser.add_argument(
         "--removals", type=Path, action="append", default=[], metavar="FILE", help="beside DIR/removals.jsonl"
     )
     parser.add_argument(
         "--any-version", action="store_true", help="though other versions of the builder made the recipe"
     )
-    options = parser.parse_args(argv)
-    if options.workers < 1:
-        parser.error(f"--workers must be at least 1, got {options.workers}")
-    return options
+    return parser.parse_args(argv)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from bi_audio_dataset.schema import UserError
@@ -99,7 +99,7 @@ class Parts:
         it."""
         name = f"{self.address}/{_CLAIM}"
         if _CLAIM in self.sizes(".json"):
-            with part_file(name, "rb") as handle:
+            with part_file(name) as handle:
                 found = handle.read().decode(errors="replace")
             if found != settings:
                 raise UserError(f"'{self.address}' holds the parts of another build: choose another address")
@@ -184,14 +184,21 @@ class Parts:
             return
         fs, root = self._fs()
         with self._told(), contextlib.suppress(FileNotFoundError):
-            fs.rm_file(f"{root}/{name}")
+            fs.invalidate_cache(root)
+            if fs.exists(f"{root}/{name}"):  # the Hub refuses a commit that deletes what is not there
+                fs.rm_file(f"{root}/{name}")
 
     def _fs(self) -> tuple[Any, str]:
         """(file system, path of the folder in it). UserError where no such file system can be had."""
         with self._told():
             import fsspec
 
-            fs, root = fsspec.core.url_to_fs(self.address)
+            try:
+                fs, root = fsspec.core.url_to_fs(self.address)
+            except ImportError as error:
+                name = self.address.partition("://")[0]
+                remedy = "pip install 'visaudio[s3]'" if name in ("s3", "s3a") else "install it"
+                raise UserError(f"{name}:// needs a package that is missing ({error}): {remedy}") from None
         return fs, root.rstrip("/")
 
     @contextlib.contextmanager
@@ -199,23 +206,32 @@ class Parts:
         """Whatever a remote file system raises, as one line that names the address."""
         try:
             yield
-        except (UserError, MemoryError, FileNotFoundError):
+        except (UserError, MemoryError):
             raise
         except Exception as error:
+            if type(error).__module__.partition(".")[0] == "pyarrow":
+                raise  # what came over is no Parquet file, which is not the address's fault
             why = " ".join(str(error).split())[:200] or type(error).__name__
+            why = f"not found: {why}" if isinstance(error, FileNotFoundError) else why
             raise UserError(
-                f"'{self.address}' cannot be used ({why}): check the address, the access and that fsspec's "
-                "package for it is installed"
+                f"'{self.address}' cannot be used ({why}): check the address and the access to it"
             ) from error
 
 
-def part_file(location: str | os.PathLike, mode: str = "rb"):
-    """A context manager that opens a part, wherever it lies."""
-    if "://" in str(location):
-        import fsspec
-
-        return fsspec.open(str(location), mode)
-    return open(location, mode)
+@contextlib.contextmanager
+def part_file(location: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A part opened for reading, wherever it lies. UserError where a remote one cannot be read."""
+    folder, _, name = str(location).rpartition("/")
+    parts = Parts(folder)
+    if not parts.remote:
+        with open(location, "rb") as handle:
+            yield handle
+        return
+    fs, root = parts._fs()
+    with parts._told():
+        fs.invalidate_cache(root)  # another process may have replaced it since it was listed
+        with fs.open(f"{root}/{name}", "rb") as handle:
+            yield handle
 
 
 def clear(work: Path) -> None:
