@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bi_audio_dataset import captions, media
+from bi_audio_dataset import captions, limits, media
 from bi_audio_dataset import filters as rules
 from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
 from bi_audio_dataset.duplicates import audio_fingerprint, to_text
@@ -83,8 +83,13 @@ class BuildConfig:
     rows_per_shard: int = 100
 
     def __post_init__(self) -> None:
-        if self.views_per_recording < 1:
-            raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
+        limits.check(self)
+
+    @classmethod
+    def of_recordings(cls) -> BuildConfig:
+        """The defaults for real recordings: the filters decide, and views are 90 degrees wide. Those of the
+        class are BiAudio-Synth's: everything is kept, and lenses are mixed."""
+        return cls(hfov_fixed_probability=1.0, selection=SelectionConfig())
 
     @property
     def num_frames(self) -> int:

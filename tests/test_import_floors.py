@@ -26,6 +26,8 @@ FLOORS = {
         "channels": 0,
         "arguments": 0,
         "jsonl": 0,
+        "limits": 0,
+        "settings": 0,
         "media": 0,
         "ambisonics": 1,
         "hrtf": 1,
@@ -80,6 +82,7 @@ FLOORS = {
         "push": 4,
         "rebuild": 4,
         "remove": 4,
+        "build_command": 4,
         "__main__": 5,
     },
     "visaudio": {

@@ -133,7 +133,7 @@ def test_wrong_flags_give_one_line_and_2(arguments, words, capsys):
         (["validate", "nowhere"], "'nowhere' is not a folder"),
         (["build", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
         (["build", ".", "--output", "out"], "holds no video"),
-        (["build", ".", "--output", "out", "--clip-s", "-1"], "--clip-s must be positive, got -1"),
+        (["build", ".", "--output", "out", "--clip-s", "-1"], "clip_s is -1, expected 0.5 to 600"),
         (["synth", "--clips", "2", "--sounds", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
     ],
 )

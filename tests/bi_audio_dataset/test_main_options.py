@@ -202,7 +202,8 @@ def test_sizes_that_no_encoder_takes(size, films, tmp_path, capsys):
 
 
 def test_filters_are_switched_by_name(films, tmp_path):
-    from bi_audio_dataset.__main__ import _parser, _selection
+    from bi_audio_dataset.__main__ import _parser
+    from bi_audio_dataset.build_command import config_of
 
     command = [
         "build",
@@ -216,9 +217,10 @@ def test_filters_are_switched_by_name(films, tmp_path):
         "--mark",
         "static",
     ]
-    chosen = _selection(_parser().parse_args(command))
+    chosen = config_of(_parser().parse_args(command)).selection
     assert (chosen.planar.action, chosen.duplicate.action, chosen.static.action) == ("reject", "off", "mark")
-    fairplay = _selection(_parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"]))
+    asked = _parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"])
+    fairplay = config_of(asked).selection
     assert fairplay.duplicate.keep_together is False and fairplay.duplicate.action == "reject"
 
 
