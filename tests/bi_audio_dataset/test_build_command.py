@@ -4,16 +4,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from test_main import one_line, write_recording
-from test_main_options import first_row
+from test_main_options import first_row, with_two_ears
 
 from bi_audio_dataset.__main__ import _parser, main
 from bi_audio_dataset.build_command import config_of
-from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.clip import BuildConfig, choose_hfov
 from bi_audio_dataset.filters import SelectionConfig
 from bi_audio_dataset.render import loudness_lufs
+from bi_audio_dataset.shards import read_rows
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -153,3 +155,71 @@ def test_the_papers_settings():
     assert (chosen.silent.level_dbfs, chosen.silent.max_fraction) == (-35.0, 0.9)
     assert (chosen.static.mse, chosen.static.max_fraction, chosen.static.rate_hz) == (5.0, 0.85, 2.0)
     assert chosen.weak_cue.min_lr_difference == 0.01
+
+
+# -------------------- the lens
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed_deg", "probability", "range_deg"),
+    [
+        ("90", 90.0, 1.0, (50.0, 110.0)),
+        ("72.5", 72.5, 1.0, (50.0, 110.0)),
+        ("60-100", 90.0, 0.0, (60.0, 100.0)),
+    ],
+)
+def test_lens_of_views(text, fixed_deg, probability, range_deg):
+    found = config("--hfov-deg", text)
+    assert (found.hfov_fixed_deg, found.hfov_fixed_probability) == (fixed_deg, probability)
+    assert found.hfov_range_deg == range_deg
+    for seed in range(20):
+        drawn = choose_hfov(np.random.default_rng(seed), found)
+        assert drawn == fixed_deg if probability else 60.0 <= drawn <= 100.0
+
+
+@pytest.mark.parametrize("text", ["wide", "50-", "110-50", "5", "-90", "50-200", "nan"])
+def test_lenses_that_cannot_be(text, films, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["build", str(films), "--output", str(tmp_path / "set"), f"--hfov-deg={text}"])
+    assert "--hfov-deg" in one_line(capsys)
+
+
+def test_views_of_recordings_are_90_degrees_wide_unless_asked(films, tmp_path):
+    """Four views of the recording: without the flag each is 90 degrees wide, with a range they differ."""
+    command = ["build", str(films), "--clip-s", "1", "--views", "4", "--size", "64x36", "--mark", "weak_cue"]
+    lenses = {}
+    for name, more in (("plain", []), ("one", ["--hfov-deg", "75"]), ("range", ["--hfov-deg", "60-100"])):
+        assert main([*command, *more, "--output", str(tmp_path / name)]) == 0
+        (shard,) = (tmp_path / name / "data").glob("*.parquet")
+        lenses[name] = [row["hfov_deg"] for row in read_rows(shard)]
+    assert lenses["plain"] == [90.0] * 4 and lenses["one"] == [75.0] * 4
+    assert len(set(lenses["range"])) == 4 and all(60 <= lens <= 100 for lens in lenses["range"])
+
+
+def test_lens_of_films_is_the_sources_alone(tmp_path):
+    """A film's lens is stated, not chosen; where nobody states it, its row has the config's usual one."""
+    with_two_ears(tmp_path)
+    command = ["build", str(tmp_path), "--source", "perspective", "--clip-s", "1"]
+    assert main([*command, "--hfov-deg", "70", "--output", str(tmp_path / "stated")]) == 0
+    assert main([*command, "--set", "hfov_fixed_deg=80", "--output", str(tmp_path / "usual")]) == 0
+    assert [first_row(tmp_path / name)["hfov_deg"] for name in ("stated", "usual")] == [70.0, 80.0]
+    assert built(tmp_path / "stated")["hfov_fixed_deg"] == 90.0
+
+
+def test_synth_keeps_its_mixture(tmp_path, monkeypatch):
+    """`synth` asks for the class's defaults, whose build.json must stay what it was: half the lenses 90."""
+    from bi_audio_dataset import __main__ as cli
+
+    asked = []
+    monkeypatch.setattr(cli, "_run", lambda source, options, config, *_, **__: asked.append(config) or 0)
+    assert main(["synth", "--clips", "2", "--seed", "3", "--output", str(tmp_path / "set")]) == 0
+    assert asked == [BuildConfig(seed=3)]
+    assert (asked[0].hfov_fixed_probability, asked[0].hfov_range_deg) == (0.5, (50.0, 110.0))
+
+
+def test_a_folder_begun_with_the_mixture_is_another_build(films, tmp_path, capsys):
+    command = ["build", str(films), "--clip-s", "1", "--mark", "weak_cue", "--output", str(tmp_path / "set")]
+    assert main([*command, "--set", "hfov_fixed_probability=0.5", "--review"]) == 0
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "holds another build (config.hfov_fixed_probability is 0.5 there, 1.0 here)" in one_line(capsys)
