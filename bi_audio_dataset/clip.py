@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,8 @@ class Made:
     clips: list[dict[str, Any]] = field(default_factory=list)
     # what the review page shows of a clip's recording, by clip id; empty unless it was asked for
     evidence: dict[str, Evidence] = field(default_factory=dict)
+    # seconds that the windows took: what a longer recording takes more of (forecast.py)
+    windows_s: float = 0.0
 
 
 class Unusable(UserError):
@@ -174,6 +177,7 @@ class ClipMaker:
             named = {name: f"'{recording.recording_id}': {why}" for name, why in judged.reasons.items()}
             raise Unusable(named, judged.measures)
         made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
+        begun_s = time.perf_counter()
         for number, start_s in enumerate(starts_s):
             many = len(starts_s) > 1
             clip_id = f"{recording.recording_id}-{number:04d}" if many else recording.recording_id
@@ -182,6 +186,7 @@ class ClipMaker:
                 audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
             window = _Window(recording, source_name, split, number, clip_id, start_s, audio, whole)
             (self._pair if pair else self._panorama)(window, made, renders or {})
+        made.windows_s = time.perf_counter() - begun_s
         return made
 
     def _panorama(self, window: _Window, made: Made, renders: dict[str, int]) -> None:

@@ -121,6 +121,7 @@ class Task:
             )
         self.work, self.source = work, work.source
         self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
+        self.windows_s = 0.0  # of the last recording's seconds, those of its windows
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
         """The recording's manifest rows, its own first. A recording that cannot be used has that row
@@ -145,6 +146,7 @@ class Task:
             known = isinstance(error, UserError)
             text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
+        self.windows_s = made.windows_s
         renders = {row["id"]: row.get("draw", {}).get("render", 0) for row in made.clips}
         key = unit_key(work.key, recording_id, renders)
         rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]
