@@ -10,7 +10,6 @@ import soundfile
 from test_main import one_line, write_recording
 from test_main_options import first_row, with_two_ears
 
-from bi_audio_dataset import clip, executors
 from bi_audio_dataset.__main__ import _parser, main
 from bi_audio_dataset.build_command import config_of
 from bi_audio_dataset.clip import BuildConfig, choose_hfov
@@ -18,6 +17,7 @@ from bi_audio_dataset.filters import SelectionConfig
 from bi_audio_dataset.render import loudness_lufs
 from bi_audio_dataset.shards import read_rows
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -27,21 +27,6 @@ def config(*flags: str) -> BuildConfig:
 
 def built(folder: Path) -> dict:
     return json.loads((folder / "build.json").read_text())["config"]
-
-
-@pytest.fixture(scope="module")
-def head():
-    hrirs = clip.load_hrirs(BuildConfig())
-    return hrirs, clip.BinauralDecoder(hrirs)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch, head):
-    """Starting workers, each with filters of its own for the head, would take most of the time."""
-    monkeypatch.setattr(executors, "choose", lambda *_: executors.Inline())
-    hrirs, decoder = head
-    monkeypatch.setattr(clip, "load_hrirs", lambda config: hrirs)
-    monkeypatch.setattr(clip, "BinauralDecoder", lambda hrirs: decoder)
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def test_provenance_is_recorded_beside_the_file_name(films, tmp_path):
     assert "our field trip" in provenance and "walk.mp4" in provenance
 
 
-def test_sofa_file_is_the_head_that_hears(films, tmp_path):
-    """A head without any level difference, as a SOFA file: the ears come out equally loud."""
+def write_flat_head(path) -> None:
+    """A head without any level difference, as a SOFA file."""
     import sofar
 
     head = spherical_head(44100)
@@ -48,7 +48,12 @@ def test_sofa_file_is_the_head_that_hears(films, tmp_path):
     azimuth_deg, elevation_deg = np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arcsin(z))
     sofa.Data_IR, sofa.Data_SamplingRate = flat, 44100
     sofa.SourcePosition = np.stack([azimuth_deg, elevation_deg, np.full(len(keep), 1.5)], axis=1)
-    sofar.write_sofa(tmp_path / "flat.sofa", sofa)
+    sofar.write_sofa(path, sofa)
+
+
+def test_sofa_file_is_the_head_that_hears(films, tmp_path):
+    """Of a head without any level difference the ears come out equally loud."""
+    write_flat_head(tmp_path / "flat.sofa")
     command = ["build", str(films), "--clip-s", "1", "--sofa", str(tmp_path / "flat.sofa")]
     command += ["--mark", "weak_cue"]  # such a head gives nothing else
     assert main([*command, "--output", str(tmp_path / "set")]) == 0
