@@ -4,6 +4,7 @@ DIR/build.json                what is being built; another build into the same f
 DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, whole or not there
 DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished
 DIR/.work/parts_at            where the parts lie instead, if they lie elsewhere
+DIR/.work/cache/              parts from there that captions or the review page have asked for
 DIR/.work/scratch/            what a recording needs while it is made
 DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
 
@@ -21,8 +22,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,16 @@ from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
-from bi_audio_dataset.review import decisions
+from bi_audio_dataset.review import decisions, evidence
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest
 from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.unit import Asked, Work, unit_key, work_key
 from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS_AT, WORK, Parts, clear, part_name
+
+#: How often evidence is fetched that workers leave beside parts elsewhere.
+COLLECT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,10 @@ def build(
     this process's own thread settings, which may change the last bits of linear algebra).
     executor: who runs the units; by default `workers` processes of this machine.
     parts: a folder or fsspec URL for the recordings' parts, by default DIR/.work/parts. A build keeps to the
-    one it was begun with.
+    one it was begun with. With finalize=False evidence passes through it too.
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
-    finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
-    asked for another camera path are made anew.
+    finalize=False leaves the clips where the parts lie, to be captioned and reviewed. Clips for which a
+    reviewer has asked for another camera path are made anew.
     A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next
     run; if none is left, UserError. Raises UserError also where the folder holds another build, or is being
     built by another process.
@@ -86,8 +91,6 @@ def build(
     check_ids(ids)
     if config.sofa is not None:
         load_hrirs(config)  # a bad file is better refused here than in each worker
-    if parts is not None and not finalize:
-        raise UserError("captions and review need the clips on this machine: leave out --parts or --review")
     record = build_settings(source, ids, config, settings)
     claim(output, record)
     folder = output / WORK
@@ -98,16 +101,19 @@ def build(
 
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock", output):
-        plain = record["source"]
+        plain, place = record["source"], _parts(folder, parts, record)
+        elsewhere = place != Parts.inside(folder)
         work = Work(
             source,
             config,
-            _parts(folder, parts, record),
-            Asked(_renders(output), None if finalize else output.absolute()),
+            place,
+            Asked(_renders(output), not finalize, None if elsewhere else output.absolute()),
             work_key({key: plain[key] for key in ("name", "settings")}, record["config"]),
             (folder / "scratch").absolute(),
         )
-        _make_parts(work, ids, executor or (Local(workers) if workers else Inline()), folder, progress)
+        collect = partial(evidence.collect_from, place, output) if elsewhere and not finalize else None
+        who = executor or (Local(workers) if workers else Inline())
+        _make_parts(work, ids, who, folder, progress, collect)
         entries = index_rows(folder / JOURNAL)
         skipped = {e.id: "; ".join(e.reasons.values()) for e in entries.values() if not e.built}
         if not finalize:
@@ -207,14 +213,23 @@ def _differences(found: Any, wanted: Any, default: Any, name: str = "") -> Itera
         yield f"{name} is {found!r} there, {wanted!r} here"
 
 
-def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, progress: bool) -> None:
-    """Bring parts and journal to where each recording is either built as asked or in quarantine."""
+def _make_parts(
+    work: Work,
+    ids: list[str],
+    executor: Executor,
+    folder: Path,
+    progress: bool,
+    collect: Callable[[], None] | None = None,
+) -> None:
+    """Bring parts and journal to where each recording is either built as asked or in quarantine. collect: is
+    called now and then, and at the end."""
     from tqdm import tqdm
 
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     (folder / "scratch").mkdir()
     journal = folder / JOURNAL
     todo = _todo(work, ids, journal)
+    collected_s = time.monotonic()
     with (
         contextlib.closing(executor.run(work, todo)) as results,
         tqdm(
@@ -234,6 +249,11 @@ def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, pr
                 reason = "; ".join(rows[0]["reasons"].values())
                 bar.write(f"skipped {recording_id}: {reason}", file=sys.stderr)
             bar.update()
+            if collect is not None and time.monotonic() - collected_s > COLLECT_S:
+                collect()
+                collected_s = time.monotonic()
+    if collect is not None:
+        collect()
 
 
 def _todo(work: Work, ids: list[str], journal: Path) -> list[str]:

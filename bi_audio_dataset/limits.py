@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "height": (16, 8192),
     "fps": (1.0, 240.0),
     "crf": (0, 51),
+    "aim_from_hz": (0.0, 20_000.0),
     "views_per_recording": (1, 1000),
     "hfov_fixed_deg": (10.0, 170.0),
     "hfov_range_deg": (10.0, 170.0),

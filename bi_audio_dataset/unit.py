@@ -28,7 +28,7 @@ from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
-from bi_audio_dataset.workplace import Parts
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,9 +36,11 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @dataclass(frozen=True)
 class Asked:
     """What a unit of work needs beside the recording: renders {clip id: rendering asked for by a reviewer};
-    evidence_folder: where the review page finds what it shows, None to keep nothing."""
+    evidence: whether what the review page shows is kept; evidence_folder: where the page finds it, None if
+    workers need not reach that: then it is left beside the parts, from where `build` fetches it."""
 
     renders: dict[str, int] = field(default_factory=dict)
+    evidence: bool = False
     evidence_folder: Path | None = None
 
 
@@ -120,7 +122,7 @@ class Task:
                 "install the same version everywhere"
             )
         self.work, self.source = work, work.source
-        self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
+        self.make = ClipMaker(work.config, evidence=work.asked.evidence)
         self.windows_s = 0.0  # of the last recording's seconds, those of its windows
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
@@ -153,7 +155,11 @@ class Task:
         with work.parts.writing(recording_id, work.scratch) as beside:
             write_rows(beside, made.records, rows)
             for clip_id, found in made.evidence.items():
-                evidence.save(work.asked.evidence_folder, clip_id, found)
+                if work.asked.evidence_folder is not None:
+                    evidence.save(work.asked.evidence_folder, clip_id, found)
+                else:
+                    name = evidence.file_name(clip_id, found.render, EVIDENCE)
+                    work.parts.put(name, evidence.pack(found, clip_id), work.scratch)
         rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
         return rows
 

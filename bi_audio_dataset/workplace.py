@@ -9,6 +9,7 @@ system it is put beside, then moved.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -30,11 +31,32 @@ KEPT = "kept"
 PARTS_AT = "parts_at"
 #: File systems of fsspec on which a put is all or nothing, and an object cannot be renamed.
 PUT_IS_ATOMIC = frozenset("s3 s3a gs gcs abfs abfss az adl hf memory oss oci r2 swift tos".split())
+#: DIR/.work/cache: parts that were fetched from elsewhere to be looked at.
+CACHE = "cache"
+#: What a worker leaves beside the parts for DIR/review/evidence; `build` brings it there.
+EVIDENCE = ".evidence.npz"
+#: Most file systems take names of 255 bytes; a suffix and the mark of an unfinished file come on top.
+LONGEST_STEM = 180
 _CLAIM = "build.json"
 
 
 def part_name(recording_id: str) -> str:
-    return f"{quote(recording_id, safe='')}.parquet"
+    """The file name of a recording's part: any id fits, if need be by its digest."""
+    return f"{file_stem(recording_id)}.parquet"
+
+
+def file_stem(name: str) -> str:
+    """A file name for any text, different for each: percent-encoded, with a digest in place of what would
+    be too long for a file system (three bytes of a Chinese sign are nine then)."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= LONGEST_STEM:
+        return quoted
+    return f"{quoted[: LONGEST_STEM - 60]}~{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def is_digest(stem: str) -> bool:
+    """Whether `file_stem` gave this instead of a name that was too long."""
+    return len(stem) > LONGEST_STEM
 
 
 def part_path(parts: Path, recording_id: str) -> Path:
@@ -157,6 +179,11 @@ class Parts:
                     return {e.name: e.stat().st_size for e in found if e.name.endswith(suffix)}
             except FileNotFoundError:
                 return {}
+        found = self._listing()
+        return {name: int(info["size"] or 0) for name, info in found.items() if name.endswith(suffix)}
+
+    def _listing(self) -> dict[str, dict[str, Any]]:
+        """File name -> what a remote file system says of it."""
         fs, root = self._fs()
         with self._told():
             fs.invalidate_cache(root)
@@ -164,8 +191,53 @@ class Parts:
                 found = fs.ls(root, detail=True)
             except FileNotFoundError:
                 return {}
-        names = ((info["name"].rstrip("/").rpartition("/")[2], int(info["size"] or 0)) for info in found)
-        return {name: size for name, size in names if name.endswith(suffix)}
+        return {info["name"].rstrip("/").rpartition("/")[2]: info for info in found}
+
+    def stamps(self, suffix: str = ".parquet") -> dict[str, str]:
+        """File name -> a text that is another once the file is replaced, in one listing."""
+        if not self.remote:
+            try:
+                with os.scandir(self.address) as found:
+                    stats = {e.name: e.stat() for e in found if e.name.endswith(suffix)}
+            except FileNotFoundError:
+                return {}
+            return {name: f"{stat.st_mtime_ns}-{stat.st_size}" for name, stat in stats.items()}
+        found = {name: info for name, info in self._listing().items() if name.endswith(suffix)}
+        texts = {name: repr(sorted((key, str(info[key])) for key in info)) for name, info in found.items()}
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
+
+    def fetch(self, name: str, stamp: str, cache: Path) -> Path:
+        """A file of these as a local one. One from elsewhere is downloaded once for each stamp, and then lies
+        in `cache`, whole or not at all."""
+        if not self.remote:
+            return Path(self.address, name)
+        path = cache / f"{name}.{stamp}"
+        if not path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            beside = cache / f"{uuid.uuid4().hex[:12]}.tmp"
+            try:
+                with part_file(f"{self.address}/{name}") as there, open(beside, "wb") as here:
+                    shutil.copyfileobj(there, here, 1 << 20)
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
+            for other in cache.iterdir():  # as it was before it was replaced
+                if other != path and other.name.rpartition(".")[0] == name:
+                    other.unlink(missing_ok=True)
+        return path
+
+    def put(self, name: str, content: bytes, scratch: Path | None = None) -> None:
+        """A file beside the parts; it appears as they do."""
+        with self._writing(name, scratch) as path:
+            path.write_bytes(content)
+
+    def take(self, name: str, to: Path) -> None:
+        """Move a file from beside the parts to a local path; killed in between, it is still there."""
+        beside = to.with_name(f"{to.name}.{uuid.uuid4().hex[:12]}.tmp")
+        with part_file(f"{self.address}/{name}") as handle:
+            beside.write_bytes(handle.read())
+        os.replace(beside, to)
+        self._remove(name)
 
     def remove(self, recording_id: str) -> None:
         """Remove a recording's part, if there is one."""
@@ -173,7 +245,7 @@ class Parts:
 
     def clear(self) -> None:
         """Remove the parts and what is this build's own beside them; never another file."""
-        for suffix in (".parquet", ".tmp"):
+        for suffix in (".parquet", ".tmp", EVIDENCE):
             for name in self.sizes(suffix):
                 self._remove(name)
         self._remove(_CLAIM)
@@ -219,8 +291,9 @@ class Parts:
 
 
 @contextlib.contextmanager
-def part_file(location: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A part opened for reading, wherever it lies. UserError where a remote one cannot be read."""
+def part_file(location: str | os.PathLike, block: int | None = None) -> Iterator[IO[bytes]]:
+    """A part opened for reading, wherever it lies. UserError where a remote one cannot be read. block: bytes
+    that are read ahead from a remote one, if not as many as its file system likes."""
     folder, _, name = str(location).rpartition("/")
     parts = Parts(folder)
     if not parts.remote:
@@ -230,7 +303,7 @@ def part_file(location: str | os.PathLike) -> Iterator[IO[bytes]]:
     fs, root = parts._fs()
     with parts._told():
         fs.invalidate_cache(root)  # another process may have replaced it since it was listed
-        with fs.open(f"{root}/{name}", "rb") as handle:
+        with fs.open(f"{root}/{name}", "rb", block_size=block) as handle:
             yield handle
 
 

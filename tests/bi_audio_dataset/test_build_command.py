@@ -41,8 +41,9 @@ def test_defaults_are_those_of_recordings():
     assert config() == BuildConfig.of_recordings()
     assert config().selection == SelectionConfig()
     assert BuildConfig.of_recordings().hfov_fixed_probability == 1.0
-    mixed = replace(config(), hfov_fixed_probability=0.5, selection=SelectionConfig.measured())
-    assert mixed == BuildConfig()
+    assert BuildConfig.of_recordings().aim_from_hz == 100.0
+    changed = {"hfov_fixed_probability": 0.5, "aim_from_hz": 0.0, "selection": SelectionConfig.measured()}
+    assert replace(config(), **changed) == BuildConfig()
 
 
 def test_file_then_flags(tmp_path):

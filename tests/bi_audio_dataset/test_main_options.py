@@ -189,7 +189,6 @@ def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsy
         (["--source", "sphere360", "--lists", "."], "train.txt"),
         (["--mark", "quiet"], "there is no filter 'quiet'"),
         (["--address", "auto"], "--address is a Ray cluster's"),
-        (["--review", "--parts", "memory://x"], "leave out --parts or --review"),
         (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
     ],
 )

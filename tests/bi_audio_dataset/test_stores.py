@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from fake_source import FakeSource, tiny_config
 from quick_maker import QuickMaker, SpawnedSource, digests, quick_build
+from test_main import write_recording
 
 from bi_audio_dataset import unit
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
 from bi_audio_dataset.executors import Local
+from bi_audio_dataset.review.session import ReviewSession
 from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.shards import read_manifest
+from bi_audio_dataset.shards import read_manifest, read_rows
 from bi_audio_dataset.workplace import Parts, part_file
 
 s3fs = pytest.importorskip("s3fs")
@@ -192,6 +194,52 @@ def test_real_clips_through_a_bucket(tmp_path, store):
 
 def synth(folder: Path, parts: str = MINE) -> int:
     return main(["synth", "--clips", "1", "--output", str(folder), "--parts", parts])
+
+
+@pytest.mark.slow
+def test_reviewed_build_through_a_bucket(tmp_path, store, capsys):
+    """By the command line: workers put clips and evidence there, queue and rows come from there."""
+    films, folder = tmp_path / "films", tmp_path / "set"
+    films.mkdir()
+    write_recording(films, "walk")
+    write_recording(films, "run", azimuth_deg=-70.0)
+    command = [
+        "build",
+        str(films),
+        "--clip-s",
+        "1",
+        "--size",
+        "64x32",
+        "--workers",
+        "2",
+        "--mark",
+        "weak_cue",
+    ]
+    assert main([*command, "--output", str(tmp_path / "plain")]) == 0
+    assert main([*command, "--output", str(folder), "--review", "--parts", MINE]) == 0
+    assert objects(store) == [f"mine/{name}" for name in ("build.json", "run.parquet", "walk.parquet")]
+    names = sorted(path.name for path in (folder / "review/evidence").iterdir())
+    assert names == ["run.0.npz", "walk.0.npz"]
+    capsys.readouterr()
+    assert main(["review", str(folder), "--queue"]) == 0
+    assert {line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]} == {"run", "walk"}
+    assert not (folder / ".work/cache").exists()  # the queue needs no media
+    session = ReviewSession(folder, "eva")
+    assert "No panorama" not in session.view("walk").facts
+    session.close()
+    assert len(list((folder / ".work/cache").iterdir())) == 1
+    captions = tmp_path / "captions.csv"
+    captions.write_text('id,caption\nrun,"Visible sound: a drum, Invisible sound: none"\n')
+    assert main(["caption", str(folder), "--from", str(captions)]) == 0
+    assert main(["finalize", str(folder)]) == 0
+    assert objects(store) == [] and not (folder / ".work").exists()
+    told, plain = (
+        {row["id"]: row for path in (tmp_path / name / "data").iterdir() for row in read_rows(path)}
+        for name in ("set", "plain")
+    )
+    assert told["run"].pop("caption") == "Visible sound: a drum, Invisible sound: none"
+    plain["run"].pop("caption")
+    assert told == plain
 
 
 @pytest.mark.slow
