@@ -15,9 +15,9 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 
+from bi_audio_dataset import build_command
 from bi_audio_dataset.arguments import Parser, add_running, positive
 from bi_audio_dataset.schema import UserError
 
@@ -32,7 +32,6 @@ _OTHERS = {
     "rebuild": ("bi_audio_dataset.rebuild", "make the clips of a recipe again out of its recordings"),
     "remove": ("bi_audio_dataset.remove", "take clips out of a finished dataset, and keep them out"),
 }
-_SIZE_HELP = "pixels of a view, even sides (default: 256x144)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,9 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     _shared(synth)
     synth.set_defaults(run=_synth)
 
-    _add_build(
-        commands.add_parser("build", help="build clips of recordings: 360-degree video, or ready pairs")
+    recorded = commands.add_parser(
+        "build", help="build clips of recordings: 360-degree video, or ready pairs"
     )
+    build_command.add_options(recorded)
+    _shared(recorded)
+    recorded.set_defaults(run=_build, seed=None)  # a seed may stand in --config
     for name, (_, words) in _OTHERS.items():
         other = commands.add_parser(name, help=words, add_help=False)
         other.add_argument("rest", nargs=argparse.REMAINDER)
@@ -101,62 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--quick", action="store_true", help="do not decode video and audio")
     check.set_defaults(run=_validate)
     return parser
-
-
-def _add_build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where the recordings lie")
-    parser.add_argument(
-        "--source",
-        choices=("folder", "sphere360", "fairplay", "perspective"),
-        default="folder",
-        help="folder: 360-degree videos with ambisonics (default); sphere360, fairplay: those corpora; "
-        "perspective: videos that have their binaural or stereo sound",
-    )
-    parser.add_argument("--licence", help="recorded in each row (default: unknown)")
-    parser.add_argument("--provenance", help="recorded in each row, beside the file's name")
-    parser.add_argument("--channels", help="ambisonic order where no file states it: ambix, fuma, ...")
-    parser.add_argument(
-        "--trust-picture",
-        action="store_true",
-        default=None,
-        help="take pictures that do not look like one whole 360-degree view",
-    )
-    parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
-    parser.add_argument("--fairplay-split", type=positive, metavar="N", help="fairplay: 1 to 10 (default: 1)")
-    parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
-    parser.add_argument(
-        "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
-    )
-    parser.add_argument(
-        "--clip-s", type=float, default=8.0, help="seconds of a clip, 0.5 to 600 (default: 8)"
-    )
-    parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
-    parser.add_argument(
-        "--views", type=positive, default=1, metavar="N", help="views of each window (default: 1)"
-    )
-    parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
-    parser.add_argument(
-        "--denoiser", metavar="NAME", help="wiener, or package.module:function (default: none)"
-    )
-    for action, words in (
-        ("reject", "drop clips that this filter finds"),
-        ("mark", "keep them and say so"),
-        ("off", "do not look"),
-    ):
-        parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
-    parser.add_argument(
-        "--retry",
-        action="store_true",
-        help="of a finished dataset: try the recordings in quarantine again, and take them in",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument(
-        "--recipe",
-        metavar="FILE",
-        help="make a recipe's clips of these recordings, which is the command rebuild: its options hold",
-    )
-    _shared(parser)
-    parser.set_defaults(run=_build)
 
 
 def _add_decisions(parser: argparse.ArgumentParser) -> None:
@@ -202,16 +148,6 @@ def _not_negative(text: str) -> int:
     return value
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WxH, such as 640x360, got '{text}'")
-    size = int(width), int(height)
-    if any(side < 16 or side % 2 for side in size):
-        raise argparse.ArgumentTypeError(f"sides must be even and at least 16, got {text}")
-    return size
-
-
 def _synth(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
@@ -254,72 +190,15 @@ def _listing(folder: Path | None) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.clip import AIM_FROM_HZ, CLIP_BOUNDS_S, BuildConfig
-
-    low, high = CLIP_BOUNDS_S
-    if not low <= options.clip_s <= high:
-        raise UserError(f"--clip-s must be {low:g} to {high:g} seconds, got {options.clip_s:g}")
-    _settle_paths(options, "folder", "lists", "sofa")
-    source = _source(options)
-    config = BuildConfig(
-        seed=options.seed,
-        clip_s=options.clip_s,
-        width=options.size[0],
-        height=options.size[1],
-        views_per_recording=options.views,
-        sofa=options.sofa,
-        denoiser=options.denoiser,
-        aim_from_hz=AIM_FROM_HZ,
-        selection=_selection(options),
-    )
+    _settle_paths(options, "folder", "lists")
+    config = build_command.config_of(options)
+    source = build_command.source_of(options)
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
         print("\n".join(forecast(source, config, options.output, options.workers or 1, options.any_version)))
         return 0
     return _run(source, options, config, finalize=not options.review, retry=options.retry)
-
-
-def _selection(options: argparse.Namespace):
-    from bi_audio_dataset.filters import SelectionConfig
-
-    selection = SelectionConfig()
-    if options.source == "fairplay":  # its published splits stay as they are, though scenes recur in them
-        selection = replace(selection, duplicate=replace(selection.duplicate, keep_together=False))
-    actions = {"not_equirectangular": "mark"} if options.trust_picture else {}
-    for action in ("reject", "mark", "off"):
-        for name in getattr(options, action):
-            if actions.setdefault(name, action) != action:
-                raise UserError(f"filter '{name}' is given both --{actions[name]} and --{action}: choose one")
-    return selection.with_actions(actions)
-
-
-def _source(options: argparse.Namespace):
-    """The source that --source names. UserError for a flag that is about another one."""
-    given = {
-        "licence": options.licence,
-        "provenance": options.provenance,
-        "channels": options.channels,
-        "trust_picture": options.trust_picture,
-        "lists": options.lists,
-        "number": options.fairplay_split,
-        "sound": options.sound,
-        "hfov_deg": options.hfov_deg,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    module, name = {
-        "folder": ("folder", "FolderSource"),
-        "sphere360": ("sphere360", "Sphere360Source"),
-        "fairplay": ("fairplay", "FairPlaySource"),
-        "perspective": ("perspective", "PerspectiveSource"),
-    }[options.source]
-    source = getattr(importlib.import_module(f"bi_audio_dataset.sources.{module}"), name)
-    known = {field.name for field in fields(source)}
-    for flag in given:
-        if flag not in known:
-            shown = {"number": "--fairplay-split"}.get(flag, f"--{flag.replace('_', '-')}")
-            raise UserError(f"{shown} is not for --source {options.source}: leave it out")
-    return source(options.folder, **given)
 
 
 def _run(

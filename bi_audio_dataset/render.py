@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.signal import butter, istft, lfilter, sosfilt, stft
 
 from bi_audio_dataset.ambisonics import check_foa
+from bi_audio_dataset.limits import LEVEL_MEASURES
 from bi_audio_dataset.schema import UserError
 
 #: Decoded panorama frames held at a time: one at 3840 x 1920, which then need not be copied.
@@ -24,7 +25,6 @@ BLOCK_BYTES = 32 * 2**20
 MAX_BLOCK_FRAMES = 32
 #: Mean square of a sound that counts as silence.
 QUIET = 1e-12
-LEVEL_MEASURES = ("rms", "lufs")
 
 #: A function of a field (4, N) and its sample rate that gives the field without its noise, (4, N).
 Denoiser = Callable[[NDArray[np.float32], int], NDArray[np.floating]]

@@ -135,6 +135,7 @@ class Task:
             raise UserError(f"this worker has {words}: install the same libraries everywhere")
         self.work, self.source = work, work.source
         self.make = ClipMaker(work.config, evidence=work.asked.evidence)
+        self.windows_s = 0.0  # of the last recording's seconds, those of its windows
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
         """The recording's manifest rows, its own first. A recording that cannot be used has that row
@@ -167,6 +168,7 @@ class Task:
                 text = f"{type(error).__name__}: {words[:300]}"
             reason = {"unusable" if known else "failed": text}
             return [self._quarantine(recording_id, split, folders, reason)]
+        self.windows_s = made.windows_s
         renders = {row["id"]: row.get("draw", {}).get("render", 0) for row in made.clips}
         key = unit_key(work.key, recording_id, renders)
         rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]

@@ -29,6 +29,8 @@ FLOORS = {
         "ids": 0,
         "texts": 0,
         "libraries": 1,
+        "limits": 0,
+        "settings": 0,
         "media": 0,
         "ambisonics": 1,
         "hrtf": 1,
@@ -86,6 +88,7 @@ FLOORS = {
         "push": 4,
         "rebuild": 4,
         "remove": 4,
+        "build_command": 4,
         "__main__": 5,
     },
     "visaudio": {

@@ -1,7 +1,7 @@
 """Frames by timestamp: decord2 decodes and resizes; where it cannot, PyAV stands in with the same meaning.
 
-PyAV also gives pictures of more than DECORD_PIXELS: at 3840 x 1920 decord2 3.4 takes 171 ms of CPU time a
-frame and 1.5 GB, PyAV 12 ms and 0.15 GB.
+PyAV also gives pictures of more than DECORD_PIXELS, of which decord2 3.4 holds many at a time
+(benchmarks/media.py).
 """
 
 import ctypes

@@ -185,7 +185,7 @@ def test_unknown_denoiser_is_refused_before_anything_is_made(tmp_path):
 
 @pytest.mark.parametrize("clip_s", [0.0, -1.0, 1e-9, 0.49, 600.5, math.inf, math.nan])
 def test_clips_of_no_use_are_refused(clip_s):
-    with pytest.raises(UserError, match="clip_s must be 0.5 to 600 seconds, got"):
+    with pytest.raises(UserError, match="clip_s is .*, expected"):
         tiny_config(clip_s=clip_s)
     assert tiny_config(clip_s=0.5).clip_s == 0.5 and tiny_config(clip_s=600.0).clip_s == 600.0
 
@@ -380,5 +380,5 @@ def test_recordings_are_aimed_at_what_is_not_lowest():
     }
     assert found[0.0]["azimuth_deg"] < -60
     assert found[AIM_FROM_HZ]["azimuth_deg"] == pytest.approx(40, abs=1)
-    with pytest.raises(UserError, match="aim_from_hz must be at least 0 and under half the rate, got -1"):
+    with pytest.raises(UserError, match="aim_from_hz is -1, expected 0 to"):
         tiny_config(aim_from_hz=-1.0)

@@ -35,8 +35,8 @@ def test_provenance_is_recorded_beside_the_file_name(films, tmp_path):
     assert "our field trip" in provenance and "walk.mp4" in provenance
 
 
-def test_sofa_file_is_the_head_that_hears(films, tmp_path):
-    """A head without any level difference, as a SOFA file: the ears come out equally loud."""
+def write_flat_head(path) -> None:
+    """A head without any level difference, as a SOFA file."""
     import sofar
 
     head = spherical_head(44100)
@@ -48,7 +48,12 @@ def test_sofa_file_is_the_head_that_hears(films, tmp_path):
     azimuth_deg, elevation_deg = np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arcsin(z))
     sofa.Data_IR, sofa.Data_SamplingRate = flat, 44100
     sofa.SourcePosition = np.stack([azimuth_deg, elevation_deg, np.full(len(keep), 1.5)], axis=1)
-    sofar.write_sofa(tmp_path / "flat.sofa", sofa)
+    sofar.write_sofa(path, sofa)
+
+
+def test_sofa_file_is_the_head_that_hears(films, tmp_path):
+    """Of a head without any level difference the ears come out equally loud."""
+    write_flat_head(tmp_path / "flat.sofa")
     command = ["build", str(films), "--clip-s", "1", "--sofa", str(tmp_path / "flat.sofa")]
     command += ["--mark", "weak_cue"]  # such a head gives nothing else
     assert main([*command, "--output", str(tmp_path / "set")]) == 0
@@ -201,7 +206,8 @@ def test_sizes_that_no_encoder_takes(size, films, tmp_path, capsys):
 
 
 def test_filters_are_switched_by_name(films, tmp_path):
-    from bi_audio_dataset.__main__ import _parser, _selection
+    from bi_audio_dataset.__main__ import _parser
+    from bi_audio_dataset.build_command import config_of
 
     command = [
         "build",
@@ -215,9 +221,10 @@ def test_filters_are_switched_by_name(films, tmp_path):
         "--mark",
         "static",
     ]
-    chosen = _selection(_parser().parse_args(command))
+    chosen = config_of(_parser().parse_args(command)).selection
     assert (chosen.planar.action, chosen.duplicate.action, chosen.static.action) == ("reject", "off", "mark")
-    fairplay = _selection(_parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"]))
+    asked = _parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"])
+    fairplay = config_of(asked).selection
     assert fairplay.duplicate.keep_together is False and fairplay.duplicate.action == "reject"
 
 

@@ -191,7 +191,7 @@ def test_unknown_settings_are_refused(written):
         recipe.config_from(plain | {"zoom": 2}, BuildConfig)
     with pytest.raises(UserError, match="setting 'speed' of the recipe is not known"):
         recipe.config_from(plain | {"trajectory": {"speed": 2}}, BuildConfig)
-    with pytest.raises(UserError, match="cannot be used: views_per_recording must be at least 1"):
+    with pytest.raises(UserError, match="cannot be used: views_per_recording is 0, expected 1 to"):
         recipe.config_from(plain | {"views_per_recording": 0}, BuildConfig)
 
 
