@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bi_audio_dataset.arguments import Parser
+from bi_audio_dataset.arguments import Parser, add_running, positive
 from bi_audio_dataset.schema import UserError
 
 # commands with a parser of their own: module that has main(argv)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
-    synth.add_argument("--clips", type=_positive, required=True, metavar="N", help="number of clips")
+    synth.add_argument("--clips", type=positive, required=True, metavar="N", help="number of clips")
     synth.add_argument(
         "--sounds", type=Path, metavar="DIR", help="folder of sounds, instead of procedural ones"
     )
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
     ahead.set_defaults(run=_filter)
-    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
     _add_any_version(final)
@@ -122,9 +122,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="take pictures that do not look like one whole 360-degree view",
     )
     parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
-    parser.add_argument(
-        "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
-    )
+    parser.add_argument("--fairplay-split", type=positive, metavar="N", help="fairplay: 1 to 10 (default: 1)")
     parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
     parser.add_argument(
         "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
@@ -134,7 +132,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
     parser.add_argument(
-        "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
+        "--views", type=positive, default=1, metavar="N", help="views of each window (default: 1)"
     )
     parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
     parser.add_argument(
@@ -146,9 +144,6 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         ("off", "do not look"),
     ):
         parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
-    parser.add_argument(
-        "--review", action="store_true", help="leave the clips for caption, review and finalize"
-    )
     parser.add_argument(
         "--retry",
         action="store_true",
@@ -195,27 +190,9 @@ def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
-    parser.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
-    )
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
-    )
-    parser.add_argument(
-        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    add_running(parser)
 
 
 def _not_negative(text: str) -> int:
@@ -253,7 +230,8 @@ def _synth(options: argparse.Namespace) -> int:
         sprites_dir=options.sprites,
         held_out=options.held_out,
     )
-    return _run(source, options, BuildConfig(seed=options.seed), settings)
+    config = BuildConfig(seed=options.seed)
+    return _run(source, options, config, settings, finalize=not options.review)
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:
@@ -276,8 +254,7 @@ def _listing(folder: Path | None) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.build import BuildConfig
-    from bi_audio_dataset.clip import CLIP_BOUNDS_S
+    from bi_audio_dataset.clip import AIM_FROM_HZ, CLIP_BOUNDS_S, BuildConfig
 
     low, high = CLIP_BOUNDS_S
     if not low <= options.clip_s <= high:
@@ -292,6 +269,7 @@ def _build(options: argparse.Namespace) -> int:
         views_per_recording=options.views,
         sofa=options.sofa,
         denoiser=options.denoiser,
+        aim_from_hz=AIM_FROM_HZ,
         selection=_selection(options),
     )
     if options.dry_run:
@@ -414,6 +392,8 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)
+    for note in done.notes:
+        print(note)
     print("\n".join(report(done.tally)))
     if done.figures is not None:
         clips = ", ".join(f"{count} {split}" for split, count in sorted(done.figures.clips.items()))

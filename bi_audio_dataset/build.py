@@ -4,6 +4,7 @@ DIR/build.json                what is being built; another build into the same f
 DIR/.work/parts/<id>.parquet  the clips of a finished recording and their manifest rows, whole or not there
 DIR/.work/journal.jsonl       manifest rows in the order in which recordings were finished
 DIR/.work/parts_at            where the parts lie instead, if they lie elsewhere
+DIR/.work/cache/              parts from there that captions or the review page have asked for
 DIR/.work/scratch/            what a recording needs while it is made
 DIR/review/evidence/          with `finalize=False`: what the review page shows of a recording
 
@@ -21,8 +22,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,9 @@ from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
 from bi_audio_dataset.finalize import plan_folder, read_record
+from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.render import load_denoiser
-from bi_audio_dataset.review import decisions
+from bi_audio_dataset.review import decisions, evidence
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
 from bi_audio_dataset.shards import Figures, read_manifest
@@ -40,6 +43,9 @@ from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.unchanged import replaced
 from bi_audio_dataset.unit import Asked, Work, unit_key, work_key
 from bi_audio_dataset.workplace import JOURNAL, KEPT, PARTS_AT, WORK, Parts, clear, part_name
+
+#: How often evidence is fetched that workers leave beside parts elsewhere.
+COLLECT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,11 @@ def build(
     this process's own thread settings, which may change the last bits of linear algebra).
     executor: who runs the units; by default `workers` processes of this machine.
     parts: a folder or fsspec URL for the recordings' parts, by default DIR/.work/parts. A build keeps to the
-    one it was begun with.
+    one it was begun with. With finalize=False evidence passes through it too.
     settings: what identifies the source in build.json, by default its own `settings`; without paths.
     any_version: go on with a build that other versions of the libraries have begun (libraries.py).
-    finalize=False leaves the clips in DIR/.work, to be captioned and reviewed. Clips for which a reviewer has
-    asked for another camera path are made anew.
+    finalize=False leaves the clips where the parts lie, to be captioned and reviewed. Clips for which a
+    reviewer has asked for another camera path are made anew.
     A recording that cannot be used goes into quarantine, with its reason, and is tried again by the next run
     until the dataset is finished; retry_quarantined tries those of a finished one, and makes it anew where
     one can be used by now. If no clip is left, UserError; so where the folder holds another build, or is
@@ -95,8 +101,6 @@ def build(
     check_config(config)
     if retry_quarantined and not finalize:
         raise UserError("a finished dataset's recordings are tried again without review: leave out --review")
-    if parts is not None and not finalize:
-        raise UserError("captions and review need the clips on this machine: leave out --parts or --review")
     record = build_settings(source, ids, config, settings)
     claim(output, record)
     folder = output / WORK
@@ -111,16 +115,18 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock", output):
         libraries.check(output, any_version)
-        plain = record["source"]
+        plain, place = record["source"], _parts(folder, parts, record)
+        elsewhere = place != Parts.inside(folder)
         work = Work(
             source,
             config,
-            _parts(folder, parts, record),
-            Asked(_renders(output), None if finalize else output.absolute()),
+            place,
+            Asked(_renders(output), not finalize, None if elsewhere else output.absolute()),
             work_key({key: plain[key] for key in ("name", "settings")}, record["config"]),
             (folder / "scratch").absolute(),
             libraries={} if any_version else libraries.versions(),
         )
+        collect = partial(evidence.collect_from, place, output) if elsewhere and not finalize else None
         executor = executor or (Local(workers) if workers else Inline())
         kept = (folder / KEPT).exists()
         if finished and not begun:
@@ -134,7 +140,7 @@ def build(
             (folder / retry.BEGUN).touch()
         if finished and not kept:
             retry.unpack(output, work, folder / JOURNAL, progress)
-        _make_parts(work, ids, executor, folder, progress)
+        _make_parts(work, ids, executor, folder, progress, collect)
         entries = index_rows(folder / JOURNAL)
         skipped = {e.id: "; ".join(e.reasons.values()) for e in entries.values() if not e.built}
         if not finalize:
@@ -176,14 +182,6 @@ def check_config(config: BuildConfig) -> None:
         load_hrirs(config)
     if config.denoiser is not None:
         load_denoiser(config.denoiser)
-
-
-def check_ids(ids: list[str]) -> None:
-    if not ids:
-        raise UserError("the source has no recordings: nothing to build")
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"recording id '{twice}' occurs more than once: ids must be unique")
 
 
 def build_settings(
@@ -248,14 +246,23 @@ def _differences(found: Any, wanted: Any, default: Any, name: str = "") -> Itera
         yield f"{name} is {found!r} there, {wanted!r} here"
 
 
-def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, progress: bool) -> None:
-    """Bring parts and journal to where each recording is either built as asked or in quarantine."""
+def _make_parts(
+    work: Work,
+    ids: list[str],
+    executor: Executor,
+    folder: Path,
+    progress: bool,
+    collect: Callable[[], None] | None = None,
+) -> None:
+    """Bring parts and journal to where each recording is either built as asked or in quarantine. collect: is
+    called now and then, and at the end."""
     from tqdm import tqdm
 
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     (folder / "scratch").mkdir()
     journal = folder / JOURNAL
     todo = _todo(work, ids, journal)
+    collected_s = time.monotonic()
     with (
         contextlib.closing(executor.run(work, todo)) as results,
         tqdm(
@@ -275,6 +282,11 @@ def _make_parts(work: Work, ids: list[str], executor: Executor, folder: Path, pr
                 reason = "; ".join(rows[0]["reasons"].values())
                 bar.write(f"skipped {recording_id}: {reason}", file=sys.stderr)
             bar.update()
+            if collect is not None and time.monotonic() - collected_s > COLLECT_S:
+                collect()
+                collected_s = time.monotonic()
+    if collect is not None:
+        collect()
 
 
 def _todo(work: Work, ids: list[str], journal: Path) -> list[str]:

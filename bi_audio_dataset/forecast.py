@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bi_audio_dataset import libraries
-from bi_audio_dataset.build import build_settings, check_config, check_ids, claim
+from bi_audio_dataset.build import build_settings, check_config, claim
 from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.status import status

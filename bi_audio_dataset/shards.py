@@ -46,7 +46,7 @@ def write_rows(
 
 def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]] | None:
     """The manifest rows in a Parquet file's metadata; None where there are none or the file is no Parquet
-    file."""
+    file. UserError where it lies elsewhere and cannot be had."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -54,6 +54,8 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]] | None:
         with part_file(path) as handle:
             found = (pq.read_schema(handle).metadata or {}).get(MANIFEST_KEY)
         return None if found is None else json.loads(found)
+    except UserError:  # is a ValueError too
+        raise
     except (pa.ArrowException, OSError, ValueError):
         return None
 

@@ -32,7 +32,7 @@ from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.texts import folders_of, without_places
 from bi_audio_dataset.unchanged import files_of
-from bi_audio_dataset.workplace import Parts
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -40,9 +40,11 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @dataclass(frozen=True)
 class Asked:
     """What a unit of work needs beside the recording: renders {clip id: rendering asked for by a reviewer};
-    evidence_folder: where the review page finds what it shows, None to keep nothing."""
+    evidence: whether what the review page shows is kept; evidence_folder: where the page finds it, None if
+    workers need not reach that: then it is left beside the parts, from where `build` fetches it."""
 
     renders: dict[str, int] = field(default_factory=dict)
+    evidence: bool = False
     evidence_folder: Path | None = None
 
 
@@ -132,7 +134,7 @@ class Task:
             words = ", ".join(f"{n} {here.get(n)}, not {work.libraries.get(n)}" for n in names[:3])
             raise UserError(f"this worker has {words}: install the same libraries everywhere")
         self.work, self.source = work, work.source
-        self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
+        self.make = ClipMaker(work.config, evidence=work.asked.evidence)
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
         """The recording's manifest rows, its own first. A recording that cannot be used has that row
@@ -172,7 +174,11 @@ class Task:
             write_rows(beside, made.records, rows)
             size = beside.stat().st_size
             for clip_id, found in made.evidence.items():
-                evidence.save(work.asked.evidence_folder, clip_id, found)
+                if work.asked.evidence_folder is not None:
+                    evidence.save(work.asked.evidence_folder, clip_id, found)
+                else:
+                    name = evidence.file_name(clip_id, found.render, EVIDENCE)
+                    work.parts.put(name, evidence.pack(found, clip_id), work.scratch)
         seconds = round(time.perf_counter() - started_s, 3)
         rows[0] = {**rows[0], "seconds": seconds, "size": size, "files": files}
         return rows
