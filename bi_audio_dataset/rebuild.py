@@ -134,6 +134,7 @@ def rebuild(
         executor=executor,
         parts=parts,
         retry_quarantined=retry_quarantined,
+        any_version=any_version,
     )
     if result.already_complete and removed:
         remove(output)  # what was put on the list since

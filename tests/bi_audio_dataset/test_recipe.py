@@ -467,3 +467,20 @@ def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch
     write_recording(films, "run", azimuth_deg=-70.0)
     assert main(["rebuild", *given, "--retry"]) == 0
     assert "2 train clips" in capsys.readouterr().out
+
+
+def test_a_rebuild_does_not_go_on_with_other_libraries(written, tmp_path):
+    folder = tmp_path / "set"
+
+    def go(**more):
+        return rebuild(written, tmp_path, folder, source=FakeSource(), workers=0, progress=False, **more)
+
+    go()
+    shutil.rmtree(folder / "data")  # as if it had not come to its end
+    record = read_record(folder)
+    record["libraries"]["av"] = "1.0"
+    (folder / "build.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="begun with other versions of libraries .av is 1.0 there"):
+        go()
+    assert go(any_version=True).figures is not None
+    assert read_record(folder)["libraries"]["av"].startswith("1.0 and ")
