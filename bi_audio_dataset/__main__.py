@@ -253,6 +253,8 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)
+    for note in done.notes:
+        print(note)
     print("\n".join(report(done.tally)))
     if done.figures is not None:
         clips = ", ".join(f"{count} {split}" for split, count in sorted(done.figures.clips.items()))

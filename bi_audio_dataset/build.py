@@ -32,6 +32,7 @@ from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
+from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.review import decisions, evidence
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError, check_version
 from bi_audio_dataset.selection import Entry, clip_of, entry_of, index_rows
@@ -144,14 +145,6 @@ def _parts(folder: Path, asked: str | None, record: dict[str, Any]) -> Parts:
     if parts != Parts.inside(folder):
         parts.claim(json.dumps(record, indent=1, sort_keys=True) + "\n")
     return parts
-
-
-def check_ids(ids: list[str]) -> None:
-    if not ids:
-        raise UserError("the source has no recordings: nothing to build")
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"recording id '{twice}' occurs more than once: ids must be unique")
 
 
 def build_settings(

@@ -40,6 +40,10 @@ class Finalized:
     def problems(self) -> list[str]:
         return self.plan.problems
 
+    @property
+    def notes(self) -> list[str]:
+        return self.plan.notes
+
 
 def plan_folder(
     folder: Path, more_decisions: Iterable[Path] = (), more_removals: Iterable[Path] = ()

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from bi_audio_dataset import media
-from bi_audio_dataset.build import build_settings, check_ids, claim
+from bi_audio_dataset.build import build_settings, claim
 from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.sound import RecordingSound, window_starts
 from bi_audio_dataset.sources.base import Recording, Source

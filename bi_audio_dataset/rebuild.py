@@ -24,10 +24,11 @@ from bi_audio_dataset import manifest, recipe, removals
 from bi_audio_dataset.build import BuildResult, build, build_settings, claim
 from bi_audio_dataset.clip import BuildConfig, Unusable
 from bi_audio_dataset.executors import Executor, choose
+from bi_audio_dataset.migrations import STEPS
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe
 from bi_audio_dataset.remove import remove
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.sound import input_digest
 from bi_audio_dataset.sources.base import Recording, Source
 
@@ -185,6 +186,15 @@ def inner_source(asked: Recipe, folder: Path) -> Source:
     raise UserError(f"the recipe's source '{name}' is none of this program's: call rebuild(..., source=...)")
 
 
+def version_words(asked: Recipe) -> list[str]:
+    """What the rows will have that those of the recipe's own version had not; empty for a recipe of this."""
+    theirs = asked.header["schema_version"]
+    new = "; ".join(STEPS[n].words for n in range(theirs, SCHEMA_VERSION) if n in STEPS)
+    if theirs == SCHEMA_VERSION:
+        return []
+    return [f"the recipe is of schema_version {theirs}, the rows are written in {SCHEMA_VERSION}: {new}"]
+
+
 def _check_stages(asked: Recipe) -> None:
     theirs, ours = asked.header["stages"], manifest.STAGE_VERSIONS
     words = [
@@ -221,6 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.executor == "ray":  # each worker has a working directory of its own
         options.recordings = options.recordings.absolute()
         options.sofa = options.sofa and options.sofa.absolute()
+    for line in version_words(recipe.read(options.recipe)):
+        print(line)
     result = rebuild(
         options.recipe,
         options.recordings,

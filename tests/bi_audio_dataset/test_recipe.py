@@ -19,9 +19,9 @@ from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import BuildConfig
 from bi_audio_dataset.executors import Inline, Local, RayExecutor
 from bi_audio_dataset.finalize import finalize, read_record
-from bi_audio_dataset.rebuild import config_of, inner_source, rebuild
+from bi_audio_dataset.rebuild import config_of, inner_source, rebuild, version_words
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sources.folder import FolderSource
 from bi_audio_dataset.validate import validate
@@ -90,7 +90,7 @@ def edit(written: Path, path: Path, change) -> Path:
 
 def test_recipe_says_what_it_takes_and_holds_no_media_and_no_paths(original, written):
     header, *rows = manifest.read(written)
-    assert header["stages"] == manifest.STAGE_VERSIONS and header["schema_version"] == 1
+    assert header["stages"] == manifest.STAGE_VERSIONS and header["schema_version"] == SCHEMA_VERSION
     assert (header["recordings"], header["clips"]) == (2, 2)
     assert header["config"] == read_record(original)["config"] and header["source"]["name"] == "fake"
     assert [(row["kind"], row["id"]) for row in rows] == [
@@ -291,6 +291,22 @@ def with_header(written, path, **changes) -> recipe.Recipe:
     header, *rows = manifest.read(written)
     manifest.write(path, map(manifest.dumps, [header | changes, *rows]))
     return recipe.read(path)
+
+
+def test_recipe_of_version_1_gives_rows_of_this_version_and_says_so(
+    original, written, tmp_path, monkeypatch, capsys
+):
+    assert version_words(recipe.read(written)) == []
+    with_header(written, tmp_path / "r.jsonl", schema_version=1)
+    monkeypatch.setattr(rebuild_module, "inner_source", lambda *_: FakeSource())
+    here = {"workers": 0, "progress": False}
+    monkeypatch.setattr(rebuild_module, "build", lambda *given, **more: build(*given, **more | here))
+    command = ["rebuild", str(tmp_path), "--recipe", str(tmp_path / "r.jsonl")]
+    assert main([*command, "--output", str(tmp_path / "set")]) == 0
+    assert capsys.readouterr().out.startswith(
+        "the recipe is of schema_version 1, the rows are written in 2: new column direction, of most energy"
+    )
+    assert shards(tmp_path / "set") == shards(original)
 
 
 def test_ears_must_be_the_recipes(written, tmp_path):
