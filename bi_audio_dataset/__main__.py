@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     counts = commands.add_parser("status", help="how far a build is, and what it has left out")
     counts.add_argument("folder", type=Path)
+    counts.add_argument("--all", action="store_true", help="name all recordings in quarantine, not 20")
     counts.set_defaults(run=_status)
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
+    _add_any_version(final)
     final.set_defaults(run=_finalize)
 
     check = commands.add_parser("validate", help="check a dataset: columns, media, truth, splits")
@@ -123,7 +125,14 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_any_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--any-version", action="store_true", help="go on though other versions of the libraries began DIR"
+    )
+
+
 def _shared(parser: argparse.ArgumentParser) -> None:
+    _add_any_version(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
@@ -187,16 +196,22 @@ def _build(options: argparse.Namespace) -> int:
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
+        print("\n".join(forecast(source, config, options.output, options.workers or 1, options.any_version)))
         return 0
-    return _run(source, options, config, finalize=not options.review)
+    return _run(source, options, config, finalize=not options.review, retry=options.retry)
 
 
 def _run(
-    source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
+    source,
+    options: argparse.Namespace,
+    config,
+    settings: dict | None = None,
+    finalize: bool = True,
+    retry: bool = False,
 ) -> int:
     from bi_audio_dataset.build import build
     from bi_audio_dataset.executors import choose
+    from bi_audio_dataset.retry import already_complete
 
     executor = choose(options.executor, options.workers, options.address)
     result = build(
@@ -207,10 +222,12 @@ def _run(
         finalize=finalize,
         executor=executor,
         parts=options.parts,
+        retry_quarantined=retry,
+        any_version=options.any_version,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), retry))
+        return 2 if retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     if result.figures is None:
@@ -229,9 +246,9 @@ def _skipped(skipped: dict[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.status import status
+    from bi_audio_dataset.status import NAMED, status
 
-    print("\n".join(status(options.folder)))
+    print("\n".join(status(options.folder, None if options.all else NAMED)))
     return 0
 
 
@@ -250,6 +267,7 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
         write=write,
         more_removals=options.removals,
         progress=sys.stderr.isatty(),
+        any_version=write and options.any_version,
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)

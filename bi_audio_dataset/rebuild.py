@@ -27,6 +27,7 @@ from bi_audio_dataset.executors import Executor, choose
 from bi_audio_dataset.migrations import STEPS
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe
 from bi_audio_dataset.remove import remove
+from bi_audio_dataset.retry import already_complete
 from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.sound import input_digest
@@ -68,7 +69,7 @@ class RecipeSource:
         except Unusable:
             raise
         except UserError as error:  # its cause tells the builder of a full disk
-            raise UserError(f"{self._words(error)}{where}") from error.__cause__
+            raise UserError(f"{error}{where}") from error.__cause__
         wanted, digest = row["input"], input_digest(found)
         if digest != wanted:
             other = [name for name in sorted({*digest, *wanted}) if digest.get(name) != wanted.get(name)]
@@ -87,12 +88,6 @@ class RecipeSource:
             group=row.get("group", ""),
         )
 
-    def _words(self, error: UserError) -> str:
-        """Without the folder, which is this machine's alone and has no place in a manifest."""
-        folder = getattr(self.inner, "folder", None)
-        text = str(error) if folder is None else str(error).replace(str(folder), Path(folder).name)
-        return recipe.without_paths(text)
-
 
 def rebuild(
     recipe_path: Path,
@@ -108,13 +103,15 @@ def rebuild(
     progress: bool = True,
     executor: Executor | None = None,
     parts: str | None = None,
+    retry_quarantined: bool = False,
 ) -> BuildResult:
     """Build the clips of a recipe into `output` out of a folder of recordings, each named by its id.
 
     sofa: the HRIR file that the recipe names. denoiser: its name, where it is code of somebody's own.
-    any_version: also where other versions of the stages made the recipe's clips. source: fetches the
-    recordings, where the recipe's corpus is none of ours. executor, parts: as `build` takes them. `problems`
-    of the result say what differs.
+    any_version: also where other versions of the stages made the recipe's clips, or other ones of the
+    libraries have begun this folder. source: fetches the recordings, where the recipe's corpus is none of
+    ours. executor, parts: as `build` takes them. retry_quarantined: of a finished folder, try those
+    recordings again that could not be had. `problems` of the result say what differs.
     UserError before anything is made where recipe, HRIR file or version do not fit.
     """
     output = Path(output)
@@ -129,7 +126,14 @@ def rebuild(
     removals.append(output, removed)
     _place(asked, output)
     result = build(
-        made_of, output, config, workers=workers, progress=progress, executor=executor, parts=parts
+        made_of,
+        output,
+        config,
+        workers=workers,
+        progress=progress,
+        executor=executor,
+        parts=parts,
+        retry_quarantined=retry_quarantined,
     )
     if result.already_complete and removed:
         remove(output)  # what was put on the list since
@@ -243,10 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts=options.parts,
         more_removals=options.removals,
         any_version=options.any_version,
+        retry_quarantined=options.retry,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), options.retry))
+        return 2 if options.retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     clips = ", ".join(f"{count} {split}" for split, count in sorted(result.figures.clips.items()))
@@ -275,6 +280,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--removals", type=Path, action="append", default=[], metavar="FILE", help="beside DIR/removals.jsonl"
     )
     parser.add_argument(
-        "--any-version", action="store_true", help="though other versions of the builder made the recipe"
+        "--any-version",
+        action="store_true",
+        help="though other versions of the builder made the recipe, or of the libraries began DIR",
+    )
+    parser.add_argument(
+        "--retry", action="store_true", help="of a finished folder: try again what could not be had"
     )
     return parser.parse_args(argv)

@@ -222,7 +222,7 @@ def _stage(
     """Everything that changes, written and on the disk; the marker last."""
     record = None
     if (source / "build.json").exists():
-        record = read_record(source) | {"schema_version": SCHEMA_VERSION}
+        record = read_record(source, whole=False) | {"schema_version": SCHEMA_VERSION}
         _write_text(stage / "build.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
     if shards:
         data = stage / "data"

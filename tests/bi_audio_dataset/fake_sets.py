@@ -36,7 +36,9 @@ def make_set(folder: Path, clips: list[dict], name: str = "fake", rows_per_shard
     write_shards(folder / "data", [Placed(c["id"], part, c["split"]) for c in clips], rows_per_shard)
     part.unlink()
     part.parent.rmdir()
-    record = {"schema_version": SCHEMA_VERSION, "source": {"name": name}, "config": {"seed": 0}}
+    source = {"name": name, "recordings": len(clips)}
+    config = {"seed": 0, "rows_per_shard": rows_per_shard}
+    record = {"schema_version": SCHEMA_VERSION, "source": source, "config": config}
     (folder / "build.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     lines = [
         {"kind": "clip", "id": c["id"], "decision": "accept", "split": c["split"], "reasons": {}, "marks": {}}

@@ -30,6 +30,7 @@ from bi_audio_dataset.clip import (
     view_truth,
 )
 from bi_audio_dataset.executors import Local
+from bi_audio_dataset.forecast import forecast
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, UserError
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sphere import rotation_matrix
@@ -170,6 +171,23 @@ def test_bad_hrir_file_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(UserError, match="bad.sofa"):
         build(FakeSource(), tmp_path / "set", tiny_config(sofa=str(tmp_path / "bad.sofa")), progress=False)
     assert not (tmp_path / "set").exists()
+
+
+def test_unknown_denoiser_is_refused_before_anything_is_made(tmp_path):
+    for name, words in (("weiner", "'weiner' is unknown: give wiener"), ("nowhere:f", "cannot be loaded")):
+        config = tiny_config(denoiser=name)
+        with pytest.raises(UserError, match=words):
+            build(FakeSource(), tmp_path / "set", config, progress=False)
+        with pytest.raises(UserError, match=words):
+            forecast(FakeSource(), config, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("clip_s", [0.0, -1.0, 1e-9, 0.49, 600.5, math.inf, math.nan])
+def test_clips_of_no_use_are_refused(clip_s):
+    with pytest.raises(UserError, match="clip_s is .*, expected"):
+        tiny_config(clip_s=clip_s)
+    assert tiny_config(clip_s=0.5).clip_s == 0.5 and tiny_config(clip_s=600.0).clip_s == 600.0
 
 
 def test_repeated_ids_are_refused(tmp_path):

@@ -24,6 +24,7 @@ from bi_audio_dataset.review import decisions
 from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sources.folder import FolderSource
+from bi_audio_dataset.texts import without_paths
 from bi_audio_dataset.validate import validate
 
 CAPTION = "Visible sound: a bell, Invisible sound: none"
@@ -127,8 +128,8 @@ def test_local_paths_are_cut_off_and_addresses_are_not():
         "Sphere360: https://www.youtube.com/watch?v=a/b/c": "Sphere360: https://www.youtube.com/watch?v=a/b/c",
         "a/b/c and 16/9": "a/b/c and 16/9",
     }
-    assert {text: recipe.without_paths(text) for text in texts} == texts
-    assert recipe.without_paths({"a": ["/x/y", 1]}) == {"a": ["y", 1]}
+    assert {text: without_paths(text) for text in texts} == texts
+    assert without_paths({"a": ["/x/y", 1]}) == {"a": ["y", 1]}
 
 
 def test_removed_clips_are_not_in_the_recipe(original, tmp_path):
@@ -453,8 +454,16 @@ def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch
     assert main(["rebuild", *given]) == 2
     assert asked == [(Local(3), None)]
     told = capsys.readouterr()
-    assert "1 clip (run) of the recipe not rebuilt: 'films' holds no video named 'run'; to be had" in told.err
+    assert (
+        "1 clip (run) of the recipe not rebuilt: the folder holds no video named 'run'; to be had" in told.err
+    )
     (row,) = [row for shard in (theirs / "data").iterdir() for row in read_rows(shard)]
     (first,) = [r for s in (mine / "data").iterdir() for r in read_rows(s) if r["id"] == "walk"]
     assert row == first | {"provenance": "trip, films: walk.mp4"}
     assert str(tmp_path) not in (theirs / "manifest.jsonl").read_text()
+
+    assert main(["rebuild", *given]) == 0
+    assert "already complete, nothing to do; 1 recording is in quarantine" in capsys.readouterr().out
+    write_recording(films, "run", azimuth_deg=-70.0)
+    assert main(["rebuild", *given, "--retry"]) == 0
+    assert "2 train clips" in capsys.readouterr().out
