@@ -78,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the lens: of 360-degree video what views get, 90 (default) or a range to draw from, such as "
         "50-110; fairplay, perspective: what the films were made with, if known",
     )
-    parser.add_argument("--clip-s", type=float, metavar="S", help="length of a clip in seconds (default: 8)")
+    parser.add_argument("--clip-s", type=float, metavar="S", help="length of a clip, 0.5 to 600 (default: 8)")
     parser.add_argument(
         "--size", type=_size, metavar="WxH", help="pixels of a view, even sides (default: 256x144)"
     )

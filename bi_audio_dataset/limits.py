@@ -27,6 +27,7 @@ _RATE_DEG = (0.0, 1000.0)
 #: Field -> (least, most), both allowed.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
+    # shorter clips hold no scene, longer ones no longer fit into memory
     "clip_s": (0.5, 600.0),
     "width": (16, 8192),
     "height": (16, 8192),

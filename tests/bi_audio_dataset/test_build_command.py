@@ -149,7 +149,7 @@ def test_loudness_is_bs1770_where_asked(films, tmp_path):
 
 
 def test_the_papers_settings():
-    """configs/biaudio.yaml says what the paper states, and changes nothing else but the size."""
+    """configs/biaudio.yaml says what the paper states, and changes nothing of the defaults but the size."""
     found = config("--config", str(CONFIGS / "biaudio.yaml"))
     assert found == replace(BuildConfig.of_recordings(), width=640, height=360)
     assert (found.clip_s, found.hfov_fixed_deg, found.hfov_fixed_probability) == (8.0, 90.0, 1.0)

@@ -136,8 +136,8 @@ def test_wrong_flags_give_one_line_and_2(arguments, words, capsys):
         (["build", ".", "--output", "out", "--clip-s", "-1"], "clip_s is -1, expected 0.5 to 600"),
         (["build", ".", "--output", "out", "--clip-s", "1e-9"], "clip_s is 1e-09, expected 0.5 to 600"),
         (["build", ".", "--output", "out", "--clip-s", "0.01"], "clip_s is 0.01, expected 0.5 to 600"),
-        (["build", ".", "--output", "out", "--clip-s", "inf"], "clip_s is inf"),
-        (["build", ".", "--output", "out", "--clip-s", "nan"], "clip_s is nan"),
+        (["build", ".", "--output", "out", "--clip-s", "inf"], "clip_s is inf, expected a finite number"),
+        (["build", ".", "--output", "out", "--clip-s", "nan"], "clip_s is nan, expected a finite number"),
         (["synth", "--clips", "2", "--sounds", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
     ],
 )
