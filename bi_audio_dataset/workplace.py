@@ -9,6 +9,7 @@ system it is put beside, then moved.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -30,11 +31,28 @@ KEPT = "kept"
 PARTS_AT = "parts_at"
 #: File systems of fsspec on which a put is all or nothing, and an object cannot be renamed.
 PUT_IS_ATOMIC = frozenset("s3 s3a gs gcs abfs abfss az adl hf memory oss oci r2 swift tos".split())
+#: Most file systems take names of 255 bytes; a suffix and the mark of an unfinished file come on top.
+LONGEST_STEM = 180
 _CLAIM = "build.json"
 
 
 def part_name(recording_id: str) -> str:
-    return f"{quote(recording_id, safe='')}.parquet"
+    """The file name of a recording's part: any id fits, if need be by its digest."""
+    return f"{file_stem(recording_id)}.parquet"
+
+
+def file_stem(name: str) -> str:
+    """A file name for any text, different for each: percent-encoded, with a digest in place of what would
+    be too long for a file system (three bytes of a Chinese sign are nine then)."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= LONGEST_STEM:
+        return quoted
+    return f"{quoted[: LONGEST_STEM - 60]}~{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def is_digest(stem: str) -> bool:
+    """Whether `file_stem` gave this instead of a name that was too long."""
+    return len(stem) > LONGEST_STEM
 
 
 def part_path(parts: Path, recording_id: str) -> Path:

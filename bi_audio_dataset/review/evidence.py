@@ -14,7 +14,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bi_audio_dataset import ambisonics, sphere
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.workplace import file_stem, is_digest
 
 FOLDER = "review/evidence"
 PANORAMA_SIZE = (512, 256)
@@ -72,12 +73,14 @@ def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
     """
     home = Path(folder) / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    path = home / f"{quote(clip_id, safe='')}.{evidence.render}.npz"
+    stem = file_stem(clip_id)
+    path = home / f"{stem}.{evidence.render}.npz"
     done, jpeg = cv2.imencode(".jpg", evidence.panorama[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
         raise ValueError(f"panorama of shape {evidence.panorama.shape} cannot be written as JPEG")
     buffer = io.BytesIO()
-    np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s)
+    named = {} if unquote(stem) == clip_id else {"clip_id": clip_id}  # a long one: its file has a digest
+    np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s, **named)
     beside = path.with_name(path.name + ".tmp")
     beside.write_bytes(buffer.getvalue())
     os.replace(beside, path)
@@ -110,14 +113,25 @@ def renders(folder: Path) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for path in (Path(folder) / FOLDER).glob("*.npz"):
-        clip_id = unquote(path.name.rsplit(".", 2)[0])
+        clip_id = _clip_id(path)
         found[clip_id] = max(_render(path), found.get(clip_id, 0))
     return found
 
 
 def _files(home: Path, clip_id: str) -> list[Path]:
-    stem = quote(clip_id, safe="")  # leaves no character that a glob reads as a pattern
+    stem = file_stem(clip_id)  # leaves no character that a glob reads as a pattern
     return [path for path in home.glob(f"{stem}.*.npz") if path.name.rsplit(".", 2)[0] == stem]
+
+
+def _clip_id(path: Path) -> str:
+    stem = path.name.rsplit(".", 2)[0]
+    if not is_digest(stem):
+        return unquote(stem)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return str(kept["clip_id"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return stem  # damaged: `load` says so to who asks for this clip
 
 
 def _render(path: Path) -> int:

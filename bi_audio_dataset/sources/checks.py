@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,28 @@ _LEAST_CONTRAST = 8.0
 
 
 def videos_in(folder: Path) -> dict[str, list[Path]]:
-    """Video files of a folder (not its subfolders) by stem. UserError if it is no folder."""
+    """What a folder (not its subfolders) holds under a video's name, by its id (`id_of`). UserError if it is
+    no folder.
+
+    Links that lead nowhere and folders named like videos are there too: `fetch` says what is wrong with them.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"'{folder}' is not a folder")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+            found.setdefault(id_of(path), []).append(path)
     return found
+
+
+def id_of(path: Path) -> str:
+    """The stem; one that is no text, or not of one line, with escapes for what it cannot be written with."""
+    raw = os.fsencode(path.stem)
+    text = raw.decode("utf-8", "backslashreplace")
+    if all(sign.isprintable() for sign in text):
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def video_ids(folder: Path) -> list[str]:
@@ -56,6 +70,10 @@ def one_video(folder: Path, stem: str) -> Path:
     found = [path for suffix in VIDEO_SUFFIXES for path in _with_suffix(folder, stem, suffix)]
     if len(found) == 1:
         return found[0]
+    if not found and any(id_of(path) != path.stem for path in videos_in(folder).get(stem, [])):
+        raise UserError(
+            f"'{stem}' stands for a file whose name holds control signs or is no UTF-8 text: rename the file"
+        )
     if not found:
         raise UserError(f"'{folder}' holds no video named '{stem}'")
     names = ", ".join(path.name for path in found)
@@ -83,7 +101,7 @@ def sound_of(video: Path, picture: MediaInfo) -> Path:
 def _with_suffix(folder: Path, stem: str, suffix: str) -> list[Path]:
     # not Path.with_suffix: a stem may itself hold a dot
     names = {stem + suffix, stem + suffix.upper()}
-    return sorted(path for name in names if (path := Path(folder) / name).is_file())
+    return sorted(path for name in names if os.path.lexists(path := Path(folder) / name))
 
 
 def check_panorama(video: Path, trust_picture: bool = False) -> MediaInfo:

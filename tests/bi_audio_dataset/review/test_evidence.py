@@ -76,3 +76,11 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     with pytest.raises(UserError, match=r"a\.0\.npz: damaged"):
         evidence.load(tmp_path, "a")
+
+
+def test_ids_that_are_too_long_for_a_file_name(tmp_path):
+    foa = np.random.default_rng(0).standard_normal((4, 4410)).astype(np.float32)
+    for number, name in enumerate(["道" * 80, "道" * 81, "short"]):
+        evidence.save(tmp_path, name, evidence.collect(np.zeros((64, 128, 3), np.uint8), foa, 44100, number))
+    assert evidence.renders(tmp_path) == {"道" * 80: 0, "道" * 81: 1, "short": 2}
+    assert evidence.load(tmp_path, "道" * 81).render == 1
