@@ -93,6 +93,15 @@ class ProjectionFilter:
 
 
 @dataclass(frozen=True)
+class DamageFilter:
+    """Frames that make up `min_missing_s` or more cannot be decoded, and others stand for them
+    (media.Damage)."""
+
+    min_missing_s: float = 1.0
+    action: str = "reject"
+
+
+@dataclass(frozen=True)
 class LengthFilter:
     """Sound and picture differ in length by more than `max_difference_s`; only what both have is used."""
 
@@ -137,6 +146,7 @@ class SelectionConfig:
     dead_channel: DeadChannelFilter = field(default_factory=DeadChannelFilter)
     planar: PlanarFilter = field(default_factory=PlanarFilter)
     not_equirectangular: ProjectionFilter = field(default_factory=ProjectionFilter)
+    damaged_picture: DamageFilter = field(default_factory=DamageFilter)
     length_mismatch: LengthFilter = field(default_factory=LengthFilter)
     weak_cue: WeakCueFilter = field(default_factory=WeakCueFilter)
     duplicate: DuplicateFilter = field(default_factory=DuplicateFilter)
@@ -287,6 +297,17 @@ def lengths(audio_s: float, video_s: float, config: LengthFilter) -> Finding:
         difference > config.max_difference_s,
         {"audio_s": audio_s, "video_s": video_s},
         f"{audio_s:.2f} s of sound, {video_s:.2f} s of picture",
+    )
+
+
+def damaged(fraction: float, seconds: float, config: DamageFilter) -> Finding:
+    """Of the wanted frames of a window, those that are missing: their share, and how long they last."""
+    return Finding(
+        "damaged_picture",
+        config.action,
+        seconds >= config.min_missing_s - 1e-9,
+        {"fraction": fraction, "seconds": seconds},
+        f"{seconds:.2f} s of the picture ({fraction:.0%}) cannot be decoded: the file is damaged there",
     )
 
 

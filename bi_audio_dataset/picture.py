@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bi_audio_dataset.duplicates import HASHES, picture_hash
-from bi_audio_dataset.filters import Finding, ProjectionFilter, SelectionConfig, StaticFilter
+from bi_audio_dataset.filters import Finding, ProjectionFilter, SelectionConfig, StaticFilter, damaged
+from bi_audio_dataset.media import Damage
 
 #: Pictures are measured at no more than this width.
 MEASURED_WIDTH = 512
@@ -20,13 +21,14 @@ FLAT = 3.0
 class PictureProbe:
     """Fed with the source's pictures of one window (H, W, 3) u8 at StaticFilter.rate_hz, in order.
 
-    panorama: whether they ought to be equirectangular. Keeps small grey copies only, and one picture in
-    colour from the middle, at most MEASURED_WIDTH wide.
+    panorama: whether they ought to be equirectangular. damage: filled by whoever reads the pictures. Keeps
+    small grey copies only, and one picture in colour from the middle, at most MEASURED_WIDTH wide.
     """
 
     def __init__(self, config: SelectionConfig, count: int, panorama: bool = True) -> None:
         self.config, self.panorama = config, panorama
         self.size = (0, 0)
+        self.damage: Damage | None = None
         # of a window of fewer pictures some are hashed more than once
         places = [min(count - 1, int((i + 0.5) * count / HASHES)) for i in range(HASHES)] if count else []
         self._hashed = Counter(places)
@@ -67,6 +69,8 @@ class PictureProbe:
         if self.panorama and self.config.not_equirectangular.action != "off" and self._seen:
             measures = {k: float(np.median([s[k] for s in self._shapes])) for k in (self._shapes or [{}])[0]}
             found.append(projection(self.size, measures, self.config.not_equirectangular))
+        if self.damage is not None and self.config.damaged_picture.action != "off":
+            found.append(damaged(self.damage.fraction, self.damage.seconds, self.config.damaged_picture))
         return found
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from bi_audio_dataset.duplicates import HASHES
 from bi_audio_dataset.filters import SelectionConfig
+from bi_audio_dataset.media import Damage
 from bi_audio_dataset.picture import PictureProbe, projection, projection_measures, small_picture
 
 CONFIG = SelectionConfig()
@@ -51,6 +52,18 @@ def test_static_needs_more_than_its_share_of_still_pairs():
     assert findings([still] * 14 + [moving, still])["static"].failed
     assert not findings([still] * 13 + [moving, still, moving])["static"].failed  # 12 of 15
     assert not findings([still] * 3)["static"].failed  # two pairs say nothing
+
+
+@pytest.mark.parametrize(("missing", "failed"), [(24, False), (25, True)])
+def test_damage_of_a_second_is_too_much(missing, failed):
+    probe = PictureProbe(CONFIG, 0, panorama=False)
+    probe.damage = Damage(25.0, wanted=200, missing=missing)
+    (found,) = [f for f in probe.findings() if f.name == "damaged_picture"]
+    assert found.failed is failed and found.action == "reject"
+    assert found.measures == {"fraction": missing / 200, "seconds": missing / 25}
+    off = PictureProbe(CONFIG.with_actions({"damaged_picture": "off"}), 0, panorama=False)
+    off.damage = probe.damage
+    assert "damaged_picture" not in [f.name for f in off.findings()]
 
 
 def test_a_sphere_passes_and_a_flat_picture_does_not():
