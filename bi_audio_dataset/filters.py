@@ -119,20 +119,22 @@ class WeakCueFilter:
 
 @dataclass(frozen=True)
 class SpeechFilter:
-    """A plug-in's probability of speech over `max_probability` (plugins.py)."""
+    """A plug-in's probability of speech over `max_probability` (plugins.py). device: "cpu", "cuda:0"."""
 
     model: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
     max_probability: float = 0.5
+    device: str = "cpu"
     action: str = "off"
 
 
 @dataclass(frozen=True)
 class MatchFilter:
-    """A plug-in's agreement of picture and sound under `min_score` (plugins.py)."""
+    """A plug-in's agreement of picture and sound under `min_score` (plugins.py). device: as of speech."""
 
     image_model: str = "openai/clip-vit-base-patch32"
     audio_model: str = "laion/clap-htsat-unfused"
     min_score: float = 0.15
+    device: str = "cpu"
     action: str = "off"
 
 
