@@ -114,7 +114,8 @@ def caption_folder(
 ) -> Tally:
     """Caption the clips one by one into the two files; what is written stays if the run is stopped.
 
-    A clip whose media cannot be decoded is queued with the reason.
+    A clip whose media cannot be decoded is queued with the reason. UserError if a model fails, e.g. for want
+    of memory: it would fail at the next clip too.
     """
     from tqdm import tqdm
 
@@ -125,7 +126,7 @@ def caption_folder(
         except UserError as error:
             outcome, reason = Outcome(None, ()), str(error)
         else:
-            outcome = caption_clip(clip_id, clip, listener, condenser, config)
+            outcome = _asked(clip_id, clip, listener, condenser, config, tally)
             reason = "" if outcome.caption else f"{len(outcome.attempts)} answers, none of them a caption"
         render = {"render": rendered[clip_id]} if rendered.get(clip_id) else {}
         if outcome.caption is None:
@@ -143,6 +144,16 @@ def caption_folder(
         jsonl.append_rows(clips.folder / CAPTIONS_FILE, [row | {"attempts": len(outcome.attempts)}])
         tally.captioned += 1
     return tally
+
+
+def _asked(clip_id, clip, listener, condenser, config, tally: Tally) -> Outcome:
+    try:
+        return caption_clip(clip_id, clip, listener, condenser, config)
+    except UserError as error:
+        raise UserError(
+            f"clip '{clip_id}': {error}; the {tally.captioned} captions written before it stay, the same "
+            "command goes on after them"
+        ) from error
 
 
 def read_media(row: dict[str, Any], fps: float) -> ClipMedia:
