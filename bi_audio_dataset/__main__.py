@@ -260,7 +260,7 @@ def _listing(folder: Path | None) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.build import BuildConfig
+    from bi_audio_dataset.clip import AIM_FROM_HZ, BuildConfig
 
     if not options.clip_s > 0:
         raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
@@ -274,6 +274,7 @@ def _build(options: argparse.Namespace) -> int:
         views_per_recording=options.views,
         sofa=options.sofa,
         denoiser=options.denoiser,
+        aim_from_hz=AIM_FROM_HZ,
         selection=_selection(options),
     )
     if options.dry_run:

@@ -27,7 +27,7 @@ from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_
 from bi_audio_dataset.manifest import STAGE_VERSIONS
 from bi_audio_dataset.picture import PictureProbe
 from bi_audio_dataset.plugins import load_plugins
-from bi_audio_dataset.render import denoise, true_peak
+from bi_audio_dataset.render import denoise, high_passed, true_peak
 from bi_audio_dataset.review.evidence import Evidence, collect
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack, ClipRecord, Filters, TruthTrack, UserError
 from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
@@ -47,6 +47,10 @@ __all__ = [
 ]
 
 
+#: What `build` takes for BuildConfig.aim_from_hz (docs/results.md, real recordings).
+AIM_FROM_HZ = 100.0
+
+
 @dataclass(frozen=True)
 class BuildConfig:
     """How clips are cut out of recordings. Angles in degrees."""
@@ -63,6 +67,9 @@ class BuildConfig:
     trajectory: TrajectoryConfig = field(
         default_factory=lambda: TrajectoryConfig(first_yaw_offset_deg=25.0, first_pitch_offset_deg=8.0)
     )
+    # the sound from here on says where most energy comes from; 0: all of it, as in BiAudio-Synth. In rooms
+    # the lowest sound comes from where standing waves lie: AIM_FROM_HZ for recordings
+    aim_from_hz: float = 0.0
     views_per_recording: int = 1  # of each window, each with a camera path of its own
     hfov_fixed_deg: float = 90.0
     hfov_fixed_probability: float = 0.5
@@ -85,6 +92,10 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if self.views_per_recording < 1:
             raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
+        if not 0 <= self.aim_from_hz < AUDIO_RATE_HZ / 2:
+            raise UserError(
+                f"aim_from_hz must be at least 0 and under half the rate, got {self.aim_from_hz:g}"
+            )
 
     @property
     def num_frames(self) -> int:
@@ -219,7 +230,8 @@ class ClipMaker:
             more = {"draw": draw, "direction": facing}
             kept = self._add(made, window, findings, record, ears, prints, more)
             if kept and self.evidence and probe.middle is not None:
-                made.evidence[clip_id] = collect(probe.middle, foa, AUDIO_RATE_HZ, draw["render"])
+                heard = high_passed(foa, AUDIO_RATE_HZ, config.aim_from_hz)
+                made.evidence[clip_id] = collect(probe.middle, heard, AUDIO_RATE_HZ, draw["render"])
 
     def _pair(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
         config, recording = self.config, window.recording
@@ -409,7 +421,7 @@ def plan_camera(
 ) -> tuple[CameraPath, dict[str, Any]]:
     """A path that first looks near the direction of most energy, and that direction in degrees."""
     path, aim = path_from_energy(
-        foa,
+        high_passed(foa, AUDIO_RATE_HZ, config.aim_from_hz),
         AUDIO_RATE_HZ,
         config.num_frames,
         config.fps,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import istft, lfilter, stft
+from scipy.signal import butter, istft, lfilter, sosfilt, stft
 
 from bi_audio_dataset.ambisonics import check_foa
 from bi_audio_dataset.schema import UserError
@@ -136,6 +136,13 @@ def denoise(foa: ArrayLike, sample_rate: int, name: str | None) -> NDArray[np.fl
             "it must give finite samples of the same shape"
         )
     return clean.astype(np.float32)
+
+
+def high_passed(sound: NDArray[np.floating], sample_rate: int, from_hz: float) -> NDArray[np.floating]:
+    """(C, N) without what lies under from_hz (Butterworth, 24 dB an octave); 0 leaves it untouched."""
+    if not from_hz:
+        return sound
+    return sosfilt(butter(4, from_hz, "highpass", fs=sample_rate, output="sos"), sound).astype(sound.dtype)
 
 
 def load_denoiser(name: str) -> Denoiser:

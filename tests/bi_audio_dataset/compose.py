@@ -23,9 +23,10 @@ import numpy as np
 import soundfile
 import soxr
 from foa_films import write_film
-from scipy.signal import butter, sosfilt
 
 from bi_audio_dataset import ambisonics, manifest, media, sphere
+from bi_audio_dataset.clip import AIM_FROM_HZ
+from bi_audio_dataset.render import high_passed
 from bi_audio_dataset.review import drawing
 from bi_audio_dataset.review.evidence import collect
 from bi_audio_dataset.schema import TRUTH_RATE_HZ
@@ -127,17 +128,14 @@ def sound_file(path: Path) -> Path:
 def correlations(read: np.ndarray, sent: np.ndarray, rate: int) -> np.ndarray:
     """(4, 4) of every channel sent (rows) with every channel read, at the same time; nan for silent ones."""
     count = min(read.shape[1], sent.shape[1])
-    read, sent = (high_passed(sound[:, :count], rate, AUDIBLE_HZ) for sound in (read, sent))
+    read, sent = (
+        high_passed(sound[:, :count].astype(np.float64), rate, AUDIBLE_HZ) for sound in (read, sent)
+    )
     inner = slice(4096, count - 4096)  # codecs and filters fade at the ends
     table = np.corrcoef(sent[:, inner], read[:, inner])[:4, 4:]
     level = np.sqrt(np.mean(sent**2, axis=1))
     table[level < level.max() * 10 ** (SILENT_DB / 20)] = np.nan
     return table
-
-
-def high_passed(sound: np.ndarray, rate: int, from_hz: float) -> np.ndarray:
-    """(C, N) without what lies under from_hz, in double precision."""
-    return sosfilt(butter(4, from_hz, "highpass", fs=rate, output="sos"), sound.astype(np.float64))
 
 
 def from_front_deg(azimuth_deg: float, elevation_deg: float) -> float:
@@ -194,7 +192,8 @@ class Built:
         """Energy over the panorama with the camera's path, above the level difference over time."""
         seconds = self.row["duration_s"]
         middle = media.read_frames(self.film, [self.entry["start_s"] + seconds / 2])[0]
-        evidence = collect(middle, *self.foa())
+        foa, rate = self.foa()
+        evidence = collect(middle, high_passed(foa, rate, AIM_FROM_HZ), rate)
         energy = drawing.energy_overlay(evidence.panorama, evidence.energy_map(256, 128))
         shape = self.row["hfov_deg"], self.row["width"] / self.row["height"]
         track = drawing.ild_track(*self.ears())
@@ -204,7 +203,7 @@ class Built:
 
 
 def _left_over_right(pair: np.ndarray, rate: int) -> float:
-    left, right = np.mean(high_passed(pair, rate, HEARD_HZ) ** 2, axis=1)
+    left, right = np.mean(high_passed(pair.astype(np.float64), rate, HEARD_HZ) ** 2, axis=1)
     return 10 * math.log10(left / right)
 
 

@@ -17,15 +17,17 @@ import pytest
 import soundfile
 from fake_source import FakeSource, scene, still_camera, tiny_config
 
+from bi_audio_dataset import ambisonics, media, trajectory
 from bi_audio_dataset import build as build_module
-from bi_audio_dataset import media, trajectory
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import (
+    AIM_FROM_HZ,
     ClipMaker,
     choose_hfov,
     clip_rng,
     lr_difference,
     normalise_level,
+    plan_camera,
     true_peak,
     view_truth,
 )
@@ -324,3 +326,19 @@ def test_settings_are_plain_json_without_paths(built):
     settings = json.loads((built / "build.json").read_text())
     assert settings["config"]["trajectory"]["static_probability"] == 0.25
     assert settings["source"]["recordings"] == 3
+
+
+def test_recordings_are_aimed_at_what_is_not_lowest():
+    """A rumble at the right, 10 dB stronger than the noise at the left."""
+    rng, count = np.random.default_rng(0), AUDIO_RATE_HZ * 2
+    rumble = np.sin(2 * np.pi * 40 * np.arange(count) / AUDIO_RATE_HZ)
+    foa = ambisonics.encode(0.1 * rumble, math.radians(-80), 0.0)
+    foa = foa + ambisonics.encode(0.02 * rng.standard_normal(count), math.radians(40), 0.0)
+    found = {
+        from_hz: plan_camera(np.random.default_rng(0), foa, 90.0, tiny_config(aim_from_hz=from_hz), ())[1]
+        for from_hz in (0.0, AIM_FROM_HZ)
+    }
+    assert found[0.0]["azimuth_deg"] < -60
+    assert found[AIM_FROM_HZ]["azimuth_deg"] == pytest.approx(40, abs=1)
+    with pytest.raises(UserError, match="aim_from_hz must be at least 0 and under half the rate, got -1"):
+        tiny_config(aim_from_hz=-1.0)
