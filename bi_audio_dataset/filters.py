@@ -82,13 +82,14 @@ class ProjectionFilter:
     correlation over `max_half_similarity`), or its left and right edges do not meet.
 
     seam: difference of the outer columns over that of columns half a turn apart; seam_steps: the same over
-    the usual difference of neighbours. Both must be passed, as fine texture differs from column to column.
+    the largest difference of neighbours, as a panorama may have a post or a bad stitch. Both must be passed.
+    Of a whole recording the least of three frames count, of a window the medians.
     """
 
     max_aspect_error: float = 0.05
     max_half_similarity: float = 0.95
     max_seam: float = 0.5
-    max_seam_steps: float = 3.0
+    max_seam_steps: float = 1.2
     action: str = "reject"
 
 
@@ -103,10 +104,13 @@ class DamageFilter:
 
 @dataclass(frozen=True)
 class LengthFilter:
-    """Sound and picture differ in length by more than `max_difference_s`; only what both have is used."""
+    """Sound and picture differ in length by more than `max_difference_s`: they may not belong together.
+
+    Coders pad and drop blocks. Where it only marks, what both have is used.
+    """
 
     max_difference_s: float = 1.0
-    action: str = "mark"
+    action: str = "reject"
 
 
 @dataclass(frozen=True)
@@ -298,7 +302,7 @@ def lengths(audio_s: float, video_s: float, config: LengthFilter) -> Finding:
         config.action,
         difference > config.max_difference_s,
         {"audio_s": audio_s, "video_s": video_s},
-        f"{audio_s:.2f} s of sound, {video_s:.2f} s of picture",
+        f"{audio_s:.2f} s of sound and {video_s:.2f} s of picture: is one cut short, or of another take?",
     )
 
 

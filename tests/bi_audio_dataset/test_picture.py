@@ -75,10 +75,10 @@ def test_a_sphere_passes_and_a_flat_picture_does_not():
 
 def test_two_eyes_are_found():
     eye = smooth(64, 256, wrap=True, seed=3)
-    above = projection_measures(np.concatenate([eye, eye])[..., 0].astype(np.float32))
+    above = projection_measures(np.concatenate([eye, eye]))
     assert above["top_bottom"] > 0.99
-    assert "one eye over the other" in projection((256, 128), above, CONFIG.not_equirectangular).why
-    beside = projection_measures(np.concatenate([eye, eye], axis=1)[..., 0].astype(np.float32))
+    assert "same twice, top-bottom" in projection((256, 128), above, CONFIG.not_equirectangular).why
+    beside = projection_measures(np.concatenate([eye, eye], axis=1))
     assert "side by side" in projection((512, 256), beside, CONFIG.not_equirectangular).why
 
 
@@ -90,10 +90,11 @@ def test_sides_that_are_not_two_to_one():
 
 
 def test_sky_over_ground_is_no_second_eye():
-    grey = np.repeat(np.linspace(200, 40, 64)[:, None], 128, axis=1).astype(np.float32)
+    grey = np.repeat(np.linspace(200, 40, 64)[:, None], 128, axis=1).astype(np.uint8)
+    grey = np.repeat(grey[..., None], 3, axis=2)
     measures = projection_measures(grey)
     assert measures["side_by_side"] == measures["top_bottom"] == 0.0
-    assert projection_measures(np.full((64, 128), 90, np.float32))["top_bottom"] == 0.0
+    assert projection_measures(np.full((64, 128, 3), 90, np.uint8))["top_bottom"] == 0.0
 
 
 def test_hashes_of_a_window_and_none_of_a_flat_one():
