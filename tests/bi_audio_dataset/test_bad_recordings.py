@@ -319,15 +319,8 @@ def test_files_without_permission(tmp_path):
     beside(films, "closed_sound", signals(4, 1.0, RATE))
     (films / "closed_sound.wav").chmod(0)
     command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if as_root else []
-    command += [
-        sys.executable,
-        "-m",
-        "bi_audio_dataset",
-        "build",
-        str(films),
-        "--output",
-        str(tmp_path / "set"),
-    ]
+    command += [sys.executable, "-m", "bi_audio_dataset", "build", str(films), "--clip-s", "1"]
+    command += ["--output", str(tmp_path / "set"), "--channels", "ambix"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if as_root and "setpriv:" in done.stderr:
