@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bi_audio_dataset.arguments import Parser
+from bi_audio_dataset.arguments import Parser, add_running, positive
 from bi_audio_dataset.schema import UserError
 
 # commands with a parser of their own: module that has main(argv)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
-    synth.add_argument("--clips", type=_positive, required=True, metavar="N", help="number of clips")
+    synth.add_argument("--clips", type=positive, required=True, metavar="N", help="number of clips")
     synth.add_argument(
         "--sounds", type=Path, metavar="DIR", help="folder of sounds, instead of procedural ones"
     )
@@ -85,13 +85,15 @@ def _parser() -> argparse.ArgumentParser:
 
     counts = commands.add_parser("status", help="how far a build is, and what it has left out")
     counts.add_argument("folder", type=Path)
+    counts.add_argument("--all", action="store_true", help="name all recordings in quarantine, not 20")
     counts.set_defaults(run=_status)
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
     ahead.set_defaults(run=_filter)
-    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
+    _add_any_version(final)
     final.set_defaults(run=_finalize)
 
     check = commands.add_parser("validate", help="check a dataset: columns, media, truth, splits")
@@ -120,17 +122,17 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="take pictures that do not look like one whole 360-degree view",
     )
     parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
-    parser.add_argument(
-        "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
-    )
+    parser.add_argument("--fairplay-split", type=positive, metavar="N", help="fairplay: 1 to 10 (default: 1)")
     parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
     parser.add_argument(
         "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
     )
-    parser.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
+    parser.add_argument(
+        "--clip-s", type=float, default=8.0, help="seconds of a clip, 0.5 to 600 (default: 8)"
+    )
     parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
     parser.add_argument(
-        "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
+        "--views", type=positive, default=1, metavar="N", help="views of each window (default: 1)"
     )
     parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
     parser.add_argument(
@@ -143,7 +145,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
     parser.add_argument(
-        "--review", action="store_true", help="leave the clips for caption, review and finalize"
+        "--retry",
+        action="store_true",
+        help="of a finished dataset: try the recordings in quarantine again, and take them in",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
@@ -175,31 +179,20 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_any_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--any-version", action="store_true", help="go on though other versions of the libraries began DIR"
+    )
+
+
 def _shared(parser: argparse.ArgumentParser) -> None:
+    _add_any_version(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
-    parser.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
-    )
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
-    )
-    parser.add_argument(
-        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    add_running(parser)
 
 
 def _not_negative(text: str) -> int:
@@ -237,7 +230,8 @@ def _synth(options: argparse.Namespace) -> int:
         sprites_dir=options.sprites,
         held_out=options.held_out,
     )
-    return _run(source, options, BuildConfig(seed=options.seed), settings)
+    config = BuildConfig(seed=options.seed)
+    return _run(source, options, config, settings, finalize=not options.review)
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:
@@ -260,10 +254,11 @@ def _listing(folder: Path | None) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.clip import AIM_FROM_HZ, BuildConfig
+    from bi_audio_dataset.clip import AIM_FROM_HZ, CLIP_BOUNDS_S, BuildConfig
 
-    if not options.clip_s > 0:
-        raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
+    low, high = CLIP_BOUNDS_S
+    if not low <= options.clip_s <= high:
+        raise UserError(f"--clip-s must be {low:g} to {high:g} seconds, got {options.clip_s:g}")
     _settle_paths(options, "folder", "lists", "sofa")
     source = _source(options)
     config = BuildConfig(
@@ -280,9 +275,9 @@ def _build(options: argparse.Namespace) -> int:
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
+        print("\n".join(forecast(source, config, options.output, options.workers or 1, options.any_version)))
         return 0
-    return _run(source, options, config, finalize=not options.review)
+    return _run(source, options, config, finalize=not options.review, retry=options.retry)
 
 
 def _selection(options: argparse.Namespace):
@@ -328,10 +323,16 @@ def _source(options: argparse.Namespace):
 
 
 def _run(
-    source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
+    source,
+    options: argparse.Namespace,
+    config,
+    settings: dict | None = None,
+    finalize: bool = True,
+    retry: bool = False,
 ) -> int:
     from bi_audio_dataset.build import build
     from bi_audio_dataset.executors import choose
+    from bi_audio_dataset.retry import already_complete
 
     executor = choose(options.executor, options.workers, options.address)
     result = build(
@@ -342,10 +343,12 @@ def _run(
         finalize=finalize,
         executor=executor,
         parts=options.parts,
+        retry_quarantined=retry,
+        any_version=options.any_version,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), retry))
+        return 2 if retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     if result.figures is None:
@@ -364,9 +367,9 @@ def _skipped(skipped: dict[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.status import status
+    from bi_audio_dataset.status import NAMED, status
 
-    print("\n".join(status(options.folder)))
+    print("\n".join(status(options.folder, None if options.all else NAMED)))
     return 0
 
 
@@ -385,9 +388,12 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
         write=write,
         more_removals=options.removals,
         progress=sys.stderr.isatty(),
+        any_version=write and options.any_version,
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)
+    for note in done.notes:
+        print(note)
     print("\n".join(report(done.tally)))
     if done.figures is not None:
         clips = ", ".join(f"{count} {split}" for split, count in sorted(done.figures.clips.items()))

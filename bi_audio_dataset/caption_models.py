@@ -214,10 +214,7 @@ def _running(name: str, device: str):
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if "out of memory" in str(error).lower() or "can't allocate" in str(error):
-            raise UserError(
-                f"model '{name}' needs more memory than {device} has free: try --dtype bfloat16, another "
-                "--device, or smaller models"
-            ) from error
+            raise UserError(f"model '{name}' needs more memory than {device} has free") from error
         raise UserError(f"model '{name}' failed on {device}: {_reason(error)}") from error
 
 

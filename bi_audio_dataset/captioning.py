@@ -126,7 +126,7 @@ def caption_folder(
         except UserError as error:
             outcome, reason = Outcome(None, ()), str(error)
         else:
-            outcome = _asked(clip_id, clip, listener, condenser, config, tally)
+            outcome = _ask(clip_id, clip, listener, condenser, config)
             reason = "" if outcome.caption else f"{len(outcome.attempts)} answers, none of them a caption"
         render = {"render": rendered[clip_id]} if rendered.get(clip_id) else {}
         if outcome.caption is None:
@@ -146,13 +146,17 @@ def caption_folder(
     return tally
 
 
-def _asked(clip_id, clip, listener, condenser, config, tally: Tally) -> Outcome:
+def _ask(
+    clip_id: str, clip: ClipMedia, listener: Listener, condenser: Condenser, config: CaptioningConfig
+) -> Outcome:
+    """`caption_clip`; what a model raises, out of memory above all, as one line."""
     try:
         return caption_clip(clip_id, clip, listener, condenser, config)
-    except UserError as error:
+    except (RuntimeError, MemoryError, UserError) as error:  # torch raises RuntimeError and kinds of it
+        why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"clip '{clip_id}': {error}; the {tally.captioned} captions written before it stay, the same "
-            "command goes on after them"
+            f"the models failed at '{clip_id}' ({why}): captions so far are written, the same command goes "
+            "on after them; short of memory, try --dtype bfloat16, smaller models or another --device"
         ) from error
 
 

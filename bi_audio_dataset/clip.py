@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,19 +17,28 @@ import numpy as np
 from bi_audio_dataset import captions, media
 from bi_audio_dataset import filters as rules
 from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
+from bi_audio_dataset.camera_plan import Camera, WindowCameras, camera_track, choose_hfov, clip_rng
 from bi_audio_dataset.duplicates import audio_fingerprint, to_text
 from bi_audio_dataset.filters import Finding, SelectionConfig
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
+from bi_audio_dataset.ids import view_id, window_id
 from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
 from bi_audio_dataset.manifest import STAGE_VERSIONS
 from bi_audio_dataset.picture import PictureProbe, look_at
 from bi_audio_dataset.plugins import load_plugins
 from bi_audio_dataset.render import denoise, high_passed, true_peak
 from bi_audio_dataset.review.evidence import Evidence, collect
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack, ClipRecord, Filters, TruthTrack, UserError
+from bi_audio_dataset.schema import (
+    AUDIO_RATE_HZ,
+    ClipRecord,
+    Direction,
+    Filters,
+    TruthTrack,
+    UserError,
+)
 from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
 from bi_audio_dataset.sources.base import Recording
-from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig, path_from_energy
+from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig
 from bi_audio_dataset.truth import caption_of, view_truth
 from bi_audio_dataset.unusable import Unusable
 from bi_audio_dataset.views import film_size, recode_film, render_views, sampled
@@ -42,6 +48,8 @@ __all__ = [
     "ClipMaker",
     "Unusable",
     "caption_of",
+    "choose_hfov",
+    "clip_rng",
     "lr_difference",
     "normalise_level",
     "true_peak",
@@ -49,6 +57,8 @@ __all__ = [
 ]
 
 
+#: Shorter clips hold no scene, longer ones no longer fit into memory.
+CLIP_BOUNDS_S = (0.5, 600.0)
 #: What `build` takes for BuildConfig.aim_from_hz (docs/results.md, real recordings).
 AIM_FROM_HZ = 100.0
 
@@ -92,6 +102,9 @@ class BuildConfig:
     rows_per_shard: int = 100
 
     def __post_init__(self) -> None:
+        low, high = CLIP_BOUNDS_S
+        if not low <= self.clip_s <= high:  # false for what is no number
+            raise UserError(f"clip_s must be {low:g} to {high:g} seconds, got {self.clip_s:g}")
         if self.views_per_recording < 1:
             raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
         if not 0 <= self.aim_from_hz < AUDIO_RATE_HZ / 2:
@@ -175,8 +188,7 @@ class ClipMaker:
             raise Unusable(named, judged.measures)
         made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
         for number, start_s in enumerate(starts_s):
-            many = len(starts_s) > 1
-            clip_id = f"{recording.recording_id}-{number:04d}" if many else recording.recording_id
+            clip_id = window_id(recording.recording_id, number, len(starts_s))
             audio = sound.read(start_s, config.num_samples)
             if not pair:
                 audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
@@ -190,15 +202,16 @@ class ClipMaker:
         if not rules.verdict(findings).accepted:
             made.clips.append(self._row(window, findings))
             return
-        plans = [self._plan(window, view, renders) for view in range(config.views_per_recording)]
+        planned = WindowCameras(foa, window.recording.recording_id, window.number, config)
+        plans = [self._plan(window, planned, view, renders) for view in range(config.views_per_recording)]
         times_s = window.start_s + np.arange(config.num_frames) / config.fps
         probe = self._probe(len(times_s), panorama=True, trusted=window.recording.trust_picture)
-        cameras = [(path.rotations(), hfov_deg) for _, _, hfov_deg, path, _ in plans]
+        cameras = [(camera.path.rotations(), camera.hfov_deg) for _, _, camera in plans]
         videos = render_views(window.recording.video_path, times_s, cameras, config, probe)
         findings += probe.findings()
         prints = self._fingerprint(foa[0], probe)
-        for (clip_id, draw, hfov_deg, path, facing), video in zip(plans, videos, strict=True):
-            rotations = path.rotations()
+        for (clip_id, draw, camera), video in zip(plans, videos, strict=True):
+            rotations, hfov_deg, facing = camera.path.rotations(), camera.hfov_deg, camera.facing
             ears = render_binaural(foa, self.decoder, rotations, config.fps, AUDIO_RATE_HZ)
             ears, gain_db = normalise_level(ears, config)
             truth = TruthTrack(
@@ -215,11 +228,12 @@ class ClipMaker:
                 width=config.width,
                 height=config.height,
                 hfov_deg=hfov_deg,
-                camera=camera_track(path),
+                camera=camera_track(camera.path),
                 truth=truth,
                 hrir_set=self.hrirs.name,
                 hrir_symmetric=bool(self.hrirs.symmetric),
                 filters=self._figures(ears, gain_db, facing["confidence"]),
+                direction=Direction(*(facing[f.name] for f in fields(Direction))),
             )
             more = {"draw": draw, "direction": facing}
             kept = self._add(made, window, findings, record, ears, prints, more)
@@ -246,7 +260,7 @@ class ClipMaker:
             id=window.clip_id,
             video=video,
             audio=encode_flac(ears),
-            caption=str(recording.attributes.get("caption") or captions.compose([], [])),
+            caption=captions.compose([], []),
             width=width,
             height=height,
             # a lens that nobody knows counts as the usual one; the manifest says so
@@ -276,27 +290,13 @@ class ClipMaker:
         return [finding for finding in found if finding.action != "off"]
 
     def _plan(
-        self, window: _Window, view: int, renders: dict[str, int]
-    ) -> tuple[str, dict[str, int], float, CameraPath, dict[str, Any]]:
-        """(clip id, what its random numbers come from, hfov_deg, camera path, direction of most energy)."""
-        config = self.config
-        clip_id = window.clip_id if config.views_per_recording == 1 else f"{window.clip_id}-v{view}"
+        self, window: _Window, cameras: WindowCameras, view: int, renders: dict[str, int]
+    ) -> tuple[str, dict[str, int], Camera]:
+        """(clip id, what its random numbers come from, camera)."""
+        clip_id = view_id(window.clip_id, view, self.config.views_per_recording)
         render = renders.get(clip_id, 0)
-        draw = {"seed": config.seed, "window": window.number, "view": view, "render": render}
-        # as they were first rendered: a view that is rendered again must not move the ones after it
-        earlier: list[CameraPath] = []
-        for number in range(view):
-            earlier.append(self._draw_camera(window, number, 0, earlier)[1])
-        return clip_id, draw, *self._draw_camera(window, view, render, earlier)
-
-    def _draw_camera(
-        self, window: _Window, view: int, render: int, earlier: Sequence[CameraPath]
-    ) -> tuple[float, CameraPath, dict[str, Any]]:
-        """(hfov_deg, camera path, direction of most energy) of one view, apart from the `earlier` ones."""
-        config = self.config
-        rng = clip_rng(config.seed, window.recording.recording_id, window.number, view, render)
-        hfov_deg = choose_hfov(rng, config)
-        return hfov_deg, *plan_camera(rng, window.audio, hfov_deg, config, earlier)
+        draw = {"seed": self.config.seed, "window": window.number, "view": view, "render": render}
+        return clip_id, draw, cameras.camera(view, render)
 
     def _sound_findings(self, audio: np.ndarray) -> list[Finding]:
         chosen = self.config.selection
@@ -412,56 +412,9 @@ class ClipMaker:
         return row
 
 
-def plan_camera(
-    rng: np.random.Generator,
-    foa: np.ndarray,
-    hfov_deg: float,
-    config: BuildConfig,
-    apart_from: Sequence[CameraPath] = (),
-) -> tuple[CameraPath, dict[str, Any]]:
-    """A path that first looks near the direction of most energy, and that direction in degrees."""
-    path, aim = path_from_energy(
-        high_passed(foa, AUDIO_RATE_HZ, config.aim_from_hz),
-        AUDIO_RATE_HZ,
-        config.num_frames,
-        config.fps,
-        rng,
-        config.trajectory,
-        hfov_deg=hfov_deg,
-        elsewhere_probability=config.random_yaw_probability,
-        apart_from=apart_from,
-    )
-    facing = {
-        "azimuth_deg": round(math.degrees(aim.azimuth_rad), 3),
-        "elevation_deg": round(math.degrees(aim.elevation_rad), 3),
-        "confidence": float(aim.confidence),
-        "elsewhere": aim.elsewhere,
-    }
-    return path, facing
-
-
-def clip_rng(
-    seed: int, recording_id: str, window: int = 0, view: int = 0, render: int = 0
-) -> np.random.Generator:
-    """The clip's own random numbers."""
-    key = (seed, zlib.crc32(recording_id.encode()), window)
-    return np.random.default_rng(np.random.SeedSequence(key + ((view, render) if view or render else ())))
-
-
 def load_hrirs(config: BuildConfig) -> HrirSet:
     hrirs = spherical_head(AUDIO_RATE_HZ) if config.sofa is None else load_sofa(config.sofa, AUDIO_RATE_HZ)
     return hrirs.symmetrised() if config.symmetrise_hrirs and not hrirs.symmetric else hrirs
-
-
-def choose_hfov(rng: np.random.Generator, config: BuildConfig) -> float:
-    """Horizontal field of view in degrees. Draws two numbers whatever it returns."""
-    fixed, other = rng.random() < config.hfov_fixed_probability, rng.uniform(*config.hfov_range_deg)
-    return float(config.hfov_fixed_deg if fixed else other)
-
-
-def camera_track(path: CameraPath) -> CameraTrack:
-    yaw, pitch, roll = (np.degrees(a).tolist() for a in (path.yaw_rad, path.pitch_rad, path.roll_rad))
-    return CameraTrack(float(path.rate_hz), tuple(yaw), tuple(pitch), tuple(roll))
 
 
 def encode_flac(ears: np.ndarray) -> bytes:

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bi_audio_dataset.build import build_settings, check_ids, claim
+from bi_audio_dataset import libraries
+from bi_audio_dataset.build import build_settings, check_config, claim
 from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.sources.base import Source
 from bi_audio_dataset.status import status
@@ -37,16 +39,21 @@ class Sample:
     how: str = "built just now and thrown away"
 
 
-def forecast(source: Source, config: BuildConfig, output: Path, workers: int = 1) -> list[str]:
+def forecast(
+    source: Source, config: BuildConfig, output: Path, workers: int = 1, any_version: bool = False
+) -> list[str]:
     """Lines of text. UserError where `build` would refuse at once."""
     ids = source.recording_ids()
     check_ids(ids)
+    check_config(config)
     output = Path(output)
     begun = (output / "build.json").exists()
     if begun or output.exists() and (not output.is_dir() or any(output.iterdir())):
         claim(output, build_settings(source, ids, config))  # only compares, or refuses
     if begun and (output / "data").is_dir():
         return [f"{len(ids)} recordings: already complete, nothing would be done", *status(output)]
+    if begun:
+        libraries.check(output, any_version, write=False)
     journal = output / WORK / JOURNAL
     entries = index_rows(journal) if journal.exists() else {}
     todo = [name for name in ids if name not in entries or not entries[name].built]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bi_audio_dataset import manifest, removals
 from bi_audio_dataset.finalize import read_record, write_dataset
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, check_version
 from bi_audio_dataset.shards import Placed
 from bi_audio_dataset.validate import find_shards
 from bi_audio_dataset.workplace import JOURNAL, KEPT, WORK
@@ -36,6 +36,7 @@ def remove(folder: Path, new: removals.Removals | None = None) -> Removed:
     """
     folder = Path(folder)
     record, work = read_record(folder), folder / WORK
+    check_version(record.get("schema_version"), f"'{folder}'")
     if new:
         removals.append(folder, new)
     if (work / "old").is_dir() and not (folder / "data").exists():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bi_audio_dataset import ambisonics, sphere
 from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.workplace import file_stem, is_digest
+from bi_audio_dataset.workplace import EVIDENCE, Parts, file_stem, is_digest
 
 FOLDER = "review/evidence"
 PANORAMA_SIZE = (512, 256)
@@ -67,32 +67,55 @@ def collect(
     return Evidence(small, matrices.astype(np.float32), WINDOW_S, render)
 
 
-def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
-    """Write beside and rename; evidence of other renderings of the clip is removed. The same bytes each
-    time.
-    """
-    home = Path(folder) / FOLDER
-    home.mkdir(parents=True, exist_ok=True)
-    stem = file_stem(clip_id)
-    path = home / f"{stem}.{evidence.render}.npz"
+def file_name(clip_id: str, render: int, suffix: str = ".npz") -> str:
+    return f"{file_stem(clip_id)}.{render}{suffix}"
+
+
+def pack(evidence: Evidence, clip_id: str) -> bytes:
+    """The file of it, the same bytes each time."""
     done, jpeg = cv2.imencode(".jpg", evidence.panorama[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
         raise ValueError(f"panorama of shape {evidence.panorama.shape} cannot be written as JPEG")
     buffer = io.BytesIO()
-    named = {} if unquote(stem) == clip_id else {"clip_id": clip_id}  # a long one: its file has a digest
+    # a long id's file is named by a digest
+    named = {} if unquote(file_stem(clip_id)) == clip_id else {"clip_id": clip_id}
     np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s, **named)
+    return buffer.getvalue()
+
+
+def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
+    """Write beside and rename; evidence of other renderings of the clip is removed."""
+    home = Path(folder) / FOLDER
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / file_name(clip_id, evidence.render)
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(buffer.getvalue())
+    beside.write_bytes(pack(evidence, clip_id))
     os.replace(beside, path)
-    for other in _files(home, clip_id):
+    _only(path)
+    return path
+
+
+def collect_from(parts: Parts, folder: Path) -> None:
+    """Bring what workers have left beside the parts into the folder. Killed in between, it may be called
+    again."""
+    home = Path(folder) / FOLDER
+    for name in sorted(parts.sizes(EVIDENCE)):
+        path = home / (name.removesuffix(EVIDENCE) + ".npz")
+        home.mkdir(parents=True, exist_ok=True)
+        parts.take(name, path)
+        # of an earlier rendering if it comes late, from a worker that was taken for dead
+        _only(max(_files(home, _stem(path)), key=_render))
+
+
+def _only(path: Path) -> None:
+    for other in _files(path.parent, _stem(path)):
         if other != path:
             other.unlink()
-    return path
 
 
 def load(folder: Path, clip_id: str) -> Evidence | None:
     """None if the build kept none. UserError if the file is damaged."""
-    paths = _files(Path(folder) / FOLDER, clip_id)
+    paths = _files(Path(folder) / FOLDER, file_stem(clip_id))
     if not paths:
         return None
     path = max(paths, key=_render)
@@ -118,13 +141,17 @@ def renders(folder: Path) -> dict[str, int]:
     return found
 
 
-def _files(home: Path, clip_id: str) -> list[Path]:
-    stem = file_stem(clip_id)  # leaves no character that a glob reads as a pattern
-    return [path for path in home.glob(f"{stem}.*.npz") if path.name.rsplit(".", 2)[0] == stem]
+def _files(home: Path, stem: str) -> list[Path]:
+    """All renderings of a clip; the stem holds no character that a glob reads as a pattern."""
+    return [path for path in home.glob(f"{stem}.*.npz") if _stem(path) == stem]
+
+
+def _stem(path: Path) -> str:
+    return path.name.rsplit(".", 2)[0]
 
 
 def _clip_id(path: Path) -> str:
-    stem = path.name.rsplit(".", 2)[0]
+    stem = _stem(path)
     if not is_digest(stem):
         return unquote(stem)
     try:

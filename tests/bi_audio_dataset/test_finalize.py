@@ -93,6 +93,33 @@ def test_people_decide_between_build_and_finalize(tmp_path, capsys):
         finalize(folder)
 
 
+def test_another_path_that_a_filter_leaves_out_is_no_dead_end(tmp_path, capsys, monkeypatch):
+    class Strict(QuickMaker):
+        """Whatever is rendered again is weak_cue's."""
+
+        def make(self, recording, source_name, split, renders):
+            made = super().make(recording, source_name, split, renders)
+            again = {row["id"] for row in made.clips if row["draw"]["render"]}
+            for row in made.clips:
+                if row["id"] in again:
+                    row |= {"decision": "reject", "reasons": {"weak_cue": "too alike"}}
+            made.records = [record for record in made.records if record.id not in again]
+            return made
+
+    monkeypatch.setattr(unit, "ClipMaker", Strict)
+    folder = tmp_path / "set"
+    quick_build(folder, 2, finalize=False)
+    decide_on(folder, "fake-1-0", "rerender")
+    assert main(["finalize", str(folder), "--keep"]) == 2
+    assert "'fake-1-0' waits for another camera path" in capsys.readouterr().err
+    quick_build(folder, 2, finalize=False)
+    assert main(["finalize", str(folder)]) == 0
+    assert "'fake-1-0': ann asked for another camera path, which weak_cue left out" in capsys.readouterr().out
+    assert sorted(rows_in(folder)) == ["fake-0-0", "fake-0-1", "fake-1-1"]
+    found = {row["id"]: row for row in manifest.read(folder / "manifest.jsonl")}
+    assert list(found["fake-1-0"]["reasons"]) == ["weak_cue", "review"]
+
+
 def test_finalize_in_two_steps_is_finalize_in_one(tmp_path):
     quick_build(tmp_path / "one", 6)
     quick_build(tmp_path / "two", 6, finalize=False)

@@ -149,7 +149,11 @@ def test_wrong_flags_give_one_line_and_2(arguments, words, capsys):
         (["validate", "nowhere"], "'nowhere' is not a folder"),
         (["build", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
         (["build", ".", "--output", "out"], "holds no video"),
-        (["build", ".", "--output", "out", "--clip-s", "-1"], "--clip-s must be positive, got -1"),
+        (["build", ".", "--output", "out", "--clip-s", "-1"], "--clip-s must be 0.5 to 600 seconds, got -1"),
+        (["build", ".", "--output", "out", "--clip-s", "1e-9"], "0.5 to 600 seconds, got 1e-09"),
+        (["build", ".", "--output", "out", "--clip-s", "0.01"], "0.5 to 600 seconds, got 0.01"),
+        (["build", ".", "--output", "out", "--clip-s", "inf"], "0.5 to 600 seconds, got inf"),
+        (["build", ".", "--output", "out", "--clip-s", "nan"], "0.5 to 600 seconds, got nan"),
         (["synth", "--clips", "2", "--sounds", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
     ],
 )

@@ -93,6 +93,25 @@ def test_synth_takes_sprites_and_holds_out(tmp_path):
     assert np.abs(np.nonzero(magenta)[1] - column).min() < 4
 
 
+@pytest.mark.slow
+def test_reviewed_scenes_wait_for_finalize_and_are_the_same(tmp_path, capsys):
+    command = ["synth", "--clips", "2", "--seed", "3", "--workers", "2", "--output"]
+    assert main([*command, str(tmp_path / "plain")]) == 0
+    assert main([*command, str(tmp_path / "set"), "--review"]) == 0
+    assert "2 clips wait for caption, review and finalize" in capsys.readouterr().out
+    assert not (tmp_path / "set/data").exists()
+    assert main(["review", str(tmp_path / "set"), "--queue"]) == 0
+    clip_id = first_row(tmp_path / "plain")["id"]
+    assert clip_id in capsys.readouterr().out
+    assert len(list((tmp_path / "set/review/evidence").iterdir())) == 2
+    assert main(["finalize", str(tmp_path / "set")]) == 0
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()}
+        for name in ("plain", "set")
+    )
+    assert one == other
+
+
 def test_sprites_without_pictures_are_refused(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     command = ["synth", "--clips", "1", "--sprites", str(tmp_path / "empty")]
@@ -165,7 +184,6 @@ def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsy
         (["--source", "sphere360", "--lists", "."], "train.txt"),
         (["--mark", "quiet"], "there is no filter 'quiet'"),
         (["--address", "auto"], "--address is a Ray cluster's"),
-        (["--review", "--parts", "memory://x"], "leave out --parts or --review"),
         (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
     ],
 )
