@@ -207,7 +207,7 @@ def _flags(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]
 
 def _actions(options: argparse.Namespace) -> Mapping[str, tuple[str, str]]:
     """Filter -> its action, and the flag that gives it."""
-    found = {"not_equirectangular": ("mark", "--trust-picture")} if options.trust_picture else {}
+    found: dict[str, tuple[str, str]] = {}
     for action, _ in ACTIONS:
         for name in getattr(options, action):
             other, flag = found.setdefault(name, (action, f"--{action}"))

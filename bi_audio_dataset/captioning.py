@@ -114,7 +114,8 @@ def caption_folder(
 ) -> Tally:
     """Caption the clips one by one into the two files; what is written stays if the run is stopped.
 
-    A clip whose media cannot be decoded is queued with the reason.
+    A clip whose media cannot be decoded is queued with the reason. UserError if a model fails, e.g. for want
+    of memory: it would fail at the next clip too.
     """
     from tqdm import tqdm
 
@@ -151,7 +152,7 @@ def _ask(
     """`caption_clip`; what a model raises, out of memory above all, as one line."""
     try:
         return caption_clip(clip_id, clip, listener, condenser, config)
-    except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError and kinds of it
+    except (RuntimeError, MemoryError, UserError) as error:  # torch raises RuntimeError and kinds of it
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"the models failed at '{clip_id}' ({why}): captions so far are written, the same command goes "

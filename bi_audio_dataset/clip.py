@@ -25,7 +25,7 @@ from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
 from bi_audio_dataset.ids import view_id, window_id
 from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
 from bi_audio_dataset.manifest import STAGE_VERSIONS
-from bi_audio_dataset.picture import PictureProbe
+from bi_audio_dataset.picture import PictureProbe, look_at
 from bi_audio_dataset.plugins import load_plugins
 from bi_audio_dataset.render import denoise, high_passed, true_peak
 from bi_audio_dataset.review.evidence import Evidence, collect
@@ -35,17 +35,18 @@ from bi_audio_dataset.schema import (
     Direction,
     Filters,
     TruthTrack,
-    UserError,
 )
 from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig
 from bi_audio_dataset.truth import caption_of, view_truth
+from bi_audio_dataset.unusable import Unusable
 from bi_audio_dataset.views import film_size, recode_film, render_views, sampled
 
 __all__ = [
     "BuildConfig",
     "ClipMaker",
+    "Unusable",
     "caption_of",
     "choose_hfov",
     "clip_rng",
@@ -131,14 +132,6 @@ class Made:
     windows_s: float = 0.0
 
 
-class Unusable(UserError):
-    """A recording that is put into quarantine. reasons: {filter: words}; measures: what was found."""
-
-    def __init__(self, reasons: dict[str, str], measures: dict[str, float]) -> None:
-        super().__init__("; ".join(reasons.values()))
-        self.reasons, self.measures = reasons, measures
-
-
 @dataclass(frozen=True)
 class _Window:
     """One window of a recording, before any view of it. audio (C, num_samples) as recorded."""
@@ -181,7 +174,7 @@ class ClipMaker:
         info = media.probe(recording.video_path)
         sound = RecordingSound(recording)
         common_s = min(sound.duration_s, info.duration_s)
-        whole = self._whole_findings(sound, info.duration_s, pair)
+        whole = self._whole_findings(recording, sound, info)
         judged = rules.verdict(whole)
         starts_s = window_starts(recording.stretches, common_s, config.clip_s)
         if not starts_s:
@@ -213,7 +206,7 @@ class ClipMaker:
         planned = WindowCameras(foa, window.recording.recording_id, window.number, config)
         plans = [self._plan(window, planned, view, renders) for view in range(config.views_per_recording)]
         times_s = window.start_s + np.arange(config.num_frames) / config.fps
-        probe = self._probe(len(times_s), panorama=True)
+        probe = self._probe(len(times_s), panorama=True, trusted=window.recording.trust_picture)
         cameras = [(camera.path.rotations(), camera.hfov_deg) for _, _, camera in plans]
         videos = render_views(window.recording.video_path, times_s, cameras, config, probe)
         findings += probe.findings()
@@ -283,12 +276,18 @@ class ClipMaker:
         more = {"draw": {"render": renders.get(window.clip_id, 0)}, "hfov_known": stated is not None}
         self._add(made, window, findings, record, ears, prints, more)
 
-    def _whole_findings(self, sound: RecordingSound, video_s: float, pair: bool) -> list[Finding]:
+    def _whole_findings(
+        self, recording: Recording, sound: RecordingSound, info: media.MediaInfo
+    ) -> list[Finding]:
         chosen = self.config.selection
         power = sound.power()
-        found = [rules.lengths(sound.duration_s, video_s, chosen.length_mismatch)]
-        if not pair:
+        found = [rules.lengths(sound.duration_s, info.duration_s, chosen.length_mismatch)]
+        if recording.kind == "panorama":
             found += rules.channels(power, chosen.dead_channel, chosen.planar)
+            if chosen.not_equirectangular.action != "off":
+                found.append(
+                    look_at(recording.video_path, info, chosen.not_equirectangular, recording.trust_picture)
+                )
         return [finding for finding in found if finding.action != "off"]
 
     def _plan(
@@ -309,10 +308,10 @@ class ClipMaker:
             found.append(rules.clipping(audio, chosen.clipped))
         return found
 
-    def _probe(self, num_frames: int, panorama: bool) -> PictureProbe:
+    def _probe(self, num_frames: int, panorama: bool, trusted: bool = False) -> PictureProbe:
         config = self.config
         count = len(sampled(num_frames, config.fps, config.selection.static.rate_hz))
-        return PictureProbe(config.selection, count, panorama)
+        return PictureProbe(config.selection, count, panorama, trusted)
 
     def _fingerprint(self, mono: np.ndarray, probe: PictureProbe) -> dict[str, str]:
         if self.config.selection.duplicate.action == "off":

@@ -23,7 +23,7 @@ from bi_audio_dataset.schema import UserError
 
 MANIFEST_VERSION = 1
 #: An integer per stage of the builder; changing what a stage gives changes its number.
-STAGE_VERSIONS = {"select": 1, "trajectory": 1, "render": 2, "fingerprint": 1, "caption": 1, "finalize": 1}
+STAGE_VERSIONS = {"select": 2, "trajectory": 1, "render": 2, "fingerprint": 1, "caption": 1, "finalize": 1}
 #: Of a recording, and left out by finalize: seconds of work, when it was done, what its part is made of, the
 #: part's bytes, and the source's files as they were ({"video": [name, bytes, mtime in ns], ...}).
 JOURNAL_ONLY = ("seconds", "at", "unit", "size", "files")

@@ -22,6 +22,7 @@ FLOORS = {
     "bi_audio_dataset": {
         "__init__": 0,
         "schema": -1,
+        "unusable": -1,
         "sphere": 0,
         "channels": 0,
         "arguments": 0,

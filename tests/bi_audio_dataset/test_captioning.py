@@ -103,6 +103,20 @@ def test_clips_with_truth_or_a_caption_of_their_own_need_none(clips):
     assert clips_to_caption(clips) == ["a", "b"]
 
 
+def test_a_model_that_fails_ends_the_run_and_what_was_written_stays(clips):
+    class Full(Script):
+        def describe(self, clip, seed, temperature):
+            if len(self.heard) == 1:
+                raise UserError("model 'x' needs more memory than cuda has free")
+            return super().describe(clip, seed, temperature)
+
+    script = Full([BELL, BELL])
+    with pytest.raises(UserError, match="failed at 'b' .model 'x' needs more memory .*: captions so far are"):
+        caption_folder(clips, ["a", "b"], script, script, CONFIG)
+    assert load_captions(clips.folder) == {"a": BELL} and load_queue(clips.folder) == {}
+    assert clips_to_caption(clips) == ["b"]
+
+
 def test_success_and_queue_end_in_their_files(clips):
     script = Script([BELL, "no", "nay", "never", "no\nreally"])
     tally = caption_folder(clips, ["a", "b"], script, script, CONFIG)
