@@ -65,6 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_fraction": _SHARE,
     "frame_s": (0.001, 60.0),
     "mse": (0.0, 65025.0),
+    "min_missing_s": (0.0, 600.0),
     "rate_hz": (0.01, 240.0),
     "min_pairs": (1, 1_000_000),
     "level": _SHARE,

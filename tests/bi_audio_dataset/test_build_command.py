@@ -82,7 +82,7 @@ def test_file_then_flags(tmp_path):
         ),
         (["--set", "hfov_fixed_deg=80", "--hfov-deg", "70"], "both by --set and by --hfov-deg"),
         (["--set", "selection.silnt.level_dbfs=-40"], "no setting 'selection.silnt': did you mean silent"),
-        (["--trust-picture", "--reject", "not_equirectangular"], "both --trust-picture and --reject"),
+        (["--mark", "static", "--reject", "static"], "filter 'static' is given both"),
         (["--source", "perspective", "--hfov-deg", "50-110"], "films have one lens"),
     ],
 )

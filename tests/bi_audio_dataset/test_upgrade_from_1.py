@@ -66,7 +66,8 @@ def set_1(folder: Path, with_manifest: bool = True) -> Path:
         for number, row in enumerate(row for row in rows if row["split"] == split):
             table = pa.Table.from_pylist([row], schema=VERSION_1.arrow_schema)
             pq.write_table(table, folder / f"data/{split}-{number:05d}-of-{count:05d}.parquet")
-    record = {"schema_version": 1, "source": {"name": "fake"}, "config": {"seed": 0}}
+    source, config = {"name": "fake", "recordings": 3}, {"seed": 0, "rows_per_shard": 1}
+    record = {"schema_version": 1, "source": source, "config": config}
     (folder / "build.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     if with_manifest:
         lines = [json.dumps(row) + "\n" for row in manifest_1(rows)]
