@@ -196,7 +196,11 @@ def _build(options: argparse.Namespace) -> int:
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source, config, options.output, options.workers or 1, options.any_version)))
+        if options.retry:
+            raise UserError("--dry-run knows nothing of --retry: `status` names the recordings it would try")
+        workers, finalize = options.workers or 1, not options.review
+        lines = forecast(source, config, options.output, workers, options.any_version, finalize)
+        print("\n".join(lines))
         return 0
     return _run(source, options, config, finalize=not options.review, retry=options.retry)
 

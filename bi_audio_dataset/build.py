@@ -114,7 +114,8 @@ def build(
 
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock", output):
-        libraries.check(output, any_version)
+        settled = finished and not begun  # nothing of it changes unless a retry finds something
+        libraries.check(output, any_version, write=not settled)
         plain, place = record["source"], _parts(folder, parts, record)
         elsewhere = place != Parts.inside(folder)
         work = Work(
@@ -129,13 +130,14 @@ def build(
         collect = partial(evidence.collect_from, place, output) if elsewhere and not finalize else None
         who = executor or (Local(workers) if workers else Inline())
         kept = (folder / KEPT).exists()
-        if finished and not begun:
+        if settled:
             _make_parts(work, [name for name in ids if name in bad], who, folder, progress, collect)
             found = index_rows(folder / JOURNAL)
             if not any(found[name].built for name in bad if name in found):
                 if not kept:
                     clear(folder)
                 return BuildResult(output, skipped=retry.quarantined(output))
+            libraries.check(output, any_version)
             ids = [name for name in ids if name not in bad]
             (folder / retry.BEGUN).touch()
         if finished and not kept:

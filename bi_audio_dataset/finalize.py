@@ -88,17 +88,25 @@ def finalize(
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
-    keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
+    keep: the clips stay for another finalize, after more decisions, as they do where some wait for review;
+    else .work goes. write=False only counts. UserError for a build, or a retry, that is not through.
     The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again, and
     goes on after the shards that are written. any_version: though another pyarrow than the build's writes
     the shards.
     """
     folder = Path(folder)
-    if write:
-        read_record(folder)
-        libraries.check(folder, any_version, libraries.SHARDS)
     work, record = folder / WORK, read_record(folder)
+    if write:
+        libraries.check(folder, any_version, libraries.SHARDS)
     entries, plan = plan_folder(folder, more_decisions, more_removals)
+    wanted = record["source"]["recordings"]
+    if len(entries) < wanted:
+        words = (
+            f"{len(entries)} of {wanted} recordings of '{folder}' are done: run the same build again first"
+        )
+        if write:
+            raise UserError(words)
+        plan.problems.append(words)
     lines = final_lines(work / JOURNAL, entries, plan.fates)
     if not write:
         return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
@@ -111,6 +119,9 @@ def finalize(
     ]
     if not placed:
         raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
+    if plan.waiting and not keep:
+        keep = True
+        plan.notes.append(f"the clips stay in '{work}', for another finalize after review")
     (work / KEPT).unlink(missing_ok=True)
     if keep:
         (work / KEPT).touch()

@@ -48,9 +48,15 @@ class Sample:
 
 
 def forecast(
-    source: Source, config: BuildConfig, output: Path, workers: int = 1, any_version: bool = False
+    source: Source,
+    config: BuildConfig,
+    output: Path,
+    workers: int = 1,
+    any_version: bool = False,
+    finalize: bool = True,
 ) -> list[str]:
-    """Lines of text. UserError where `build` would refuse at once."""
+    """Lines of text. finalize: as `build` takes it. UserError where `build` would refuse source, config or
+    folder at once."""
     ids = source.recording_ids()
     check_ids(ids)
     check_config(config)
@@ -58,11 +64,11 @@ def forecast(
     begun = (output / "build.json").exists()
     if begun or output.exists() and (not output.is_dir() or any(output.iterdir())):
         claim(output, build_settings(source, ids, config))  # only compares, or refuses
-    if begun and (output / "data").is_dir():
+    journal = output / WORK / JOURNAL
+    if begun and (output / "data").is_dir() and (finalize or not journal.exists()):
         return [f"{len(ids)} recordings: already complete, nothing would be done", *status(output)]
     if begun:
         libraries.check(output, any_version, write=False)
-    journal = output / WORK / JOURNAL
     entries = index_rows(journal) if journal.exists() else {}
     todo = [name for name in ids if name not in entries or not entries[name].built]
     lines = [f"{len(ids)} recordings, {len(ids) - len(todo)} of them built already, {len(todo)} to build"]

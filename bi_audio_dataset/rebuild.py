@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if result.already_complete:
         print(already_complete(options.output, len(result.skipped), options.retry))
-        return 2 if options.retry and result.skipped else 0
+        return 2 if result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     clips = ", ".join(f"{count} {split}" for split, count in sorted(result.figures.clips.items()))

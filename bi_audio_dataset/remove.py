@@ -37,20 +37,22 @@ def remove(folder: Path, new: removals.Removals | None = None) -> Removed:
     folder = Path(folder)
     record, work = read_record(folder), folder / WORK
     check_version(record.get("schema_version"), f"'{folder}'")
-    if new:
-        removals.append(folder, new)
     if (work / "old").is_dir() and not (folder / "data").exists():
         os.replace(work / "old", folder / "data")  # killed between the two renames
+    if new and not (folder / "data").is_dir():
+        removals.append(folder, new)  # finalize will honour it, though there is nothing to remove from yet
     published = list(read_ids(find_shards(folder)))
     if not (folder / "manifest.jsonl").exists():
         raise UserError(f"'{folder}' holds no manifest.jsonl: build it again with this version")
-    listed, groups = removals.load(folder), removals.groups_of(folder / "manifest.jsonl")
+    listed, groups = removals.load(folder) | (new or {}), removals.groups_of(folder / "manifest.jsonl")
     gone = set(removed_of(published, listed, groups))
     unknown = set(listed) - _names_of(folder / "manifest.jsonl")
     placed = [clip for clip, _ in published if clip.id not in gone]
     result = Removed(tuple(sorted(gone)), len(placed), tuple(sorted(unknown)))
     if not placed:
         raise UserError(f"nothing of '{folder}' would be left: delete the folder")
+    if new:
+        removals.append(folder, new)
     lines = (folder / "manifest.jsonl", listed, groups)
     if not gone and not any(changed for changed, _ in _lines(*lines)):
         return result

@@ -51,7 +51,7 @@ def already_complete(output: Path, count: int, tried: bool) -> str:
         return f"{output}: already complete; {some} in quarantine still: `status` says why"
     return (
         f"{output}: already complete, nothing to do; {some} in quarantine: `status` says why, and the same "
-        "command with --retry tries again"
+        "command with --retry, without --review, tries again"
     )
 
 

@@ -72,11 +72,12 @@ class Fate:
 @dataclass
 class Plan:
     """fates: by clip id; problems: one line each, of what the user should look at; notes: of what came of
-    what reviewers asked for, where nothing is left to do."""
+    what reviewers asked for, where nothing is left to do; waiting: clips that are still to be judged."""
 
     fates: dict[str, Fate]
     problems: list[str]
     notes: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
     duplicate_pairs: int = 0
     split_groups: int = 0
 
@@ -195,8 +196,10 @@ def _review(fate: Fate, clip: Clip, verdict: Verdict | None, plan: Plan) -> None
             asked += f", which {' and '.join(clip.reasons)} left out"
             plan.notes.append(f"'{clip.id}': {asked}")
         elif clip.render >= verdict.render:
+            plan.waiting.append(clip.id)
             problems.append(f"'{clip.id}' was rendered again: review it")
         else:
+            plan.waiting.append(clip.id)
             problems.append(f"'{clip.id}' waits for another camera path: run the build again, then review it")
         _reject(fate, "review", asked)
     elif verdict.render < clip.render:

@@ -462,7 +462,7 @@ def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch
     assert row == first | {"provenance": "trip, films: walk.mp4"}
     assert str(tmp_path) not in (theirs / "manifest.jsonl").read_text()
 
-    assert main(["rebuild", *given]) == 0
+    assert main(["rebuild", *given]) == 2
     assert "already complete, nothing to do; 1 recording is in quarantine" in capsys.readouterr().out
     write_recording(films, "run", azimuth_deg=-70.0)
     assert main(["rebuild", *given, "--retry"]) == 0

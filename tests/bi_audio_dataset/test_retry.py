@@ -197,6 +197,8 @@ def test_through_the_command_line(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(command) == 0
     assert "already complete, nothing to do; 1 recording is in quarantine" in capsys.readouterr().out
+    assert main([*command, "--retry", "--dry-run"]) == 2
+    assert "--dry-run knows nothing of --retry" in capsys.readouterr().err
     assert main([*command, "--retry"]) == 2
     assert "already complete; 1 recording is in quarantine still" in capsys.readouterr().out
     assert main(["status", output]) == 0
