@@ -15,10 +15,10 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 
-from bi_audio_dataset.arguments import Parser
+from bi_audio_dataset import build_command
+from bi_audio_dataset.arguments import Parser, add_running, positive
 from bi_audio_dataset.schema import UserError
 
 # commands with a parser of their own: module that has main(argv)
@@ -32,7 +32,6 @@ _OTHERS = {
     "rebuild": ("bi_audio_dataset.rebuild", "make the clips of a recipe again out of its recordings"),
     "remove": ("bi_audio_dataset.remove", "take clips out of a finished dataset, and keep them out"),
 }
-_SIZE_HELP = "pixels of a view, even sides (default: 256x144)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
-    synth.add_argument("--clips", type=_positive, required=True, metavar="N", help="number of clips")
+    synth.add_argument("--clips", type=positive, required=True, metavar="N", help="number of clips")
     synth.add_argument(
         "--sounds", type=Path, metavar="DIR", help="folder of sounds, instead of procedural ones"
     )
@@ -76,22 +75,27 @@ def _parser() -> argparse.ArgumentParser:
     _shared(synth)
     synth.set_defaults(run=_synth)
 
-    _add_build(
-        commands.add_parser("build", help="build clips of recordings: 360-degree video, or ready pairs")
+    recorded = commands.add_parser(
+        "build", help="build clips of recordings: 360-degree video, or ready pairs"
     )
+    build_command.add_options(recorded)
+    _shared(recorded)
+    recorded.set_defaults(run=_build, seed=None)  # a seed may stand in --config
     for name, (_, words) in _OTHERS.items():
         other = commands.add_parser(name, help=words, add_help=False)
         other.add_argument("rest", nargs=argparse.REMAINDER)
 
     counts = commands.add_parser("status", help="how far a build is, and what it has left out")
     counts.add_argument("folder", type=Path)
+    counts.add_argument("--all", action="store_true", help="name all recordings in quarantine, not 20")
     counts.set_defaults(run=_status)
     ahead = commands.add_parser("filter", help="what finalize would leave out, without writing anything")
     _add_decisions(ahead)
     ahead.set_defaults(run=_filter)
-    final = commands.add_parser("finalize", help="make the dataset of clips that were built with --review")
+    final = commands.add_parser("finalize", help="make the dataset of clips that were made with --review")
     _add_decisions(final)
     final.add_argument("--keep", action="store_true", help="keep the clips for another finalize")
+    _add_any_version(final)
     final.set_defaults(run=_finalize)
 
     check = commands.add_parser("validate", help="check a dataset: columns, media, truth, splits")
@@ -99,60 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--quick", action="store_true", help="do not decode video and audio")
     check.set_defaults(run=_validate)
     return parser
-
-
-def _add_build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="where the recordings lie")
-    parser.add_argument(
-        "--source",
-        choices=("folder", "sphere360", "fairplay", "perspective"),
-        default="folder",
-        help="folder: 360-degree videos with ambisonics (default); sphere360, fairplay: those corpora; "
-        "perspective: videos that have their binaural or stereo sound",
-    )
-    parser.add_argument("--licence", help="recorded in each row (default: unknown)")
-    parser.add_argument("--provenance", help="recorded in each row, beside the file's name")
-    parser.add_argument("--channels", help="ambisonic order where no file states it: ambix, fuma, ...")
-    parser.add_argument(
-        "--trust-picture",
-        action="store_true",
-        default=None,
-        help="take pictures that do not look like one whole 360-degree view",
-    )
-    parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
-    parser.add_argument(
-        "--fairplay-split", type=_positive, metavar="N", help="fairplay: 1 to 10 (default: 1)"
-    )
-    parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
-    parser.add_argument(
-        "--hfov-deg", type=float, metavar="DEG", help="fairplay, perspective: the lens, if known"
-    )
-    parser.add_argument("--clip-s", type=float, default=8.0, help="length of a clip in seconds (default: 8)")
-    parser.add_argument("--size", type=_size, default=(256, 144), metavar="WxH", help=_SIZE_HELP)
-    parser.add_argument(
-        "--views", type=_positive, default=1, metavar="N", help="views of each window (default: 1)"
-    )
-    parser.add_argument("--sofa", metavar="FILE", help="HRIR set (default: spherical-head model)")
-    parser.add_argument(
-        "--denoiser", metavar="NAME", help="wiener, or package.module:function (default: none)"
-    )
-    for action, words in (
-        ("reject", "drop clips that this filter finds"),
-        ("mark", "keep them and say so"),
-        ("off", "do not look"),
-    ):
-        parser.add_argument(f"--{action}", action="append", default=[], metavar="FILTER", help=words)
-    parser.add_argument(
-        "--review", action="store_true", help="leave the clips for caption, review and finalize"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument(
-        "--recipe",
-        metavar="FILE",
-        help="make a recipe's clips of these recordings, which is the command rebuild: its options hold",
-    )
-    _shared(parser)
-    parser.set_defaults(run=_build)
 
 
 def _add_decisions(parser: argparse.ArgumentParser) -> None:
@@ -175,31 +125,20 @@ def _add_decisions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_any_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--any-version", action="store_true", help="go on though other versions of the libraries began DIR"
+    )
+
+
 def _shared(parser: argparse.ArgumentParser) -> None:
+    _add_any_version(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes (default: 1); ray: units at a time"
+        "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
-    parser.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="local: processes of this machine (default); ray: a cluster, needs visaudio[ray]",
-    )
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="ray: the cluster (default: RAY_ADDRESS, or here)"
-    )
-    parser.add_argument(
-        "--parts", metavar="URL", help="folder or fsspec URL for unfinished work (default: DIR/.work/parts)"
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    add_running(parser)
 
 
 def _not_negative(text: str) -> int:
@@ -207,16 +146,6 @@ def _not_negative(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
     return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WxH, such as 640x360, got '{text}'")
-    size = int(width), int(height)
-    if any(side < 16 or side % 2 for side in size):
-        raise argparse.ArgumentTypeError(f"sides must be even and at least 16, got {text}")
-    return size
 
 
 def _synth(options: argparse.Namespace) -> int:
@@ -237,7 +166,8 @@ def _synth(options: argparse.Namespace) -> int:
         sprites_dir=options.sprites,
         held_out=options.held_out,
     )
-    return _run(source, options, BuildConfig(seed=options.seed), settings)
+    config = BuildConfig(seed=options.seed)
+    return _run(source, options, config, settings, finalize=not options.review)
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:
@@ -260,77 +190,32 @@ def _listing(folder: Path | None) -> str:
 
 
 def _build(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.build import BuildConfig
-
-    if not options.clip_s > 0:
-        raise UserError(f"--clip-s must be positive, got {options.clip_s:g}")
-    _settle_paths(options, "folder", "lists", "sofa")
-    source = _source(options)
-    config = BuildConfig(
-        seed=options.seed,
-        clip_s=options.clip_s,
-        width=options.size[0],
-        height=options.size[1],
-        views_per_recording=options.views,
-        sofa=options.sofa,
-        denoiser=options.denoiser,
-        selection=_selection(options),
-    )
+    _settle_paths(options, "folder", "lists")
+    config = build_command.config_of(options)
+    source = build_command.source_of(options)
     if options.dry_run:
         from bi_audio_dataset.forecast import forecast
 
-        print("\n".join(forecast(source, config, options.output, options.workers or 1)))
+        if options.retry:
+            raise UserError("--dry-run knows nothing of --retry: `status` names the recordings it would try")
+        workers, finalize = options.workers or 1, not options.review
+        lines = forecast(source, config, options.output, workers, options.any_version, finalize)
+        print("\n".join(lines))
         return 0
-    return _run(source, options, config, finalize=not options.review)
-
-
-def _selection(options: argparse.Namespace):
-    from bi_audio_dataset.filters import SelectionConfig
-
-    selection = SelectionConfig()
-    if options.source == "fairplay":  # its published splits stay as they are, though scenes recur in them
-        selection = replace(selection, duplicate=replace(selection.duplicate, keep_together=False))
-    actions = {"not_equirectangular": "mark"} if options.trust_picture else {}
-    for action in ("reject", "mark", "off"):
-        for name in getattr(options, action):
-            if actions.setdefault(name, action) != action:
-                raise UserError(f"filter '{name}' is given both --{actions[name]} and --{action}: choose one")
-    return selection.with_actions(actions)
-
-
-def _source(options: argparse.Namespace):
-    """The source that --source names. UserError for a flag that is about another one."""
-    given = {
-        "licence": options.licence,
-        "provenance": options.provenance,
-        "channels": options.channels,
-        "trust_picture": options.trust_picture,
-        "lists": options.lists,
-        "number": options.fairplay_split,
-        "sound": options.sound,
-        "hfov_deg": options.hfov_deg,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    module, name = {
-        "folder": ("folder", "FolderSource"),
-        "sphere360": ("sphere360", "Sphere360Source"),
-        "fairplay": ("fairplay", "FairPlaySource"),
-        "perspective": ("perspective", "PerspectiveSource"),
-    }[options.source]
-    source = getattr(importlib.import_module(f"bi_audio_dataset.sources.{module}"), name)
-    known = {field.name for field in fields(source)}
-    for flag in given:
-        if flag not in known:
-            shown = {"number": "--fairplay-split"}.get(flag, f"--{flag.replace('_', '-')}")
-            raise UserError(f"{shown} is not for --source {options.source}: leave it out")
-    return source(options.folder, **given)
+    return _run(source, options, config, finalize=not options.review, retry=options.retry)
 
 
 def _run(
-    source, options: argparse.Namespace, config, settings: dict | None = None, finalize: bool = True
+    source,
+    options: argparse.Namespace,
+    config,
+    settings: dict | None = None,
+    finalize: bool = True,
+    retry: bool = False,
 ) -> int:
     from bi_audio_dataset.build import build
     from bi_audio_dataset.executors import choose
+    from bi_audio_dataset.retry import already_complete
 
     executor = choose(options.executor, options.workers, options.address)
     result = build(
@@ -341,10 +226,12 @@ def _run(
         finalize=finalize,
         executor=executor,
         parts=options.parts,
+        retry_quarantined=retry,
+        any_version=options.any_version,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), retry))
+        return 2 if retry and result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     if result.figures is None:
@@ -363,9 +250,9 @@ def _skipped(skipped: dict[str, str]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.status import status
+    from bi_audio_dataset.status import NAMED, status
 
-    print("\n".join(status(options.folder)))
+    print("\n".join(status(options.folder, None if options.all else NAMED)))
     return 0
 
 
@@ -384,9 +271,12 @@ def _finalize(options: argparse.Namespace, write: bool = True) -> int:
         write=write,
         more_removals=options.removals,
         progress=sys.stderr.isatty(),
+        any_version=write and options.any_version,
     )
     for problem in done.problems:
         print(problem, file=sys.stderr)
+    for note in done.notes:
+        print(note)
     print("\n".join(report(done.tally)))
     if done.figures is not None:
         clips = ", ".join(f"{count} {split}" for split, count in sorted(done.figures.clips.items()))

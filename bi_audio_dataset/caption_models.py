@@ -91,6 +91,11 @@ class OmniListener:
             )
 
     def describe(self, clip: ClipMedia, seed: int, temperature: float) -> str:
+        """UserError where the model fails, e.g. for want of memory."""
+        with _running(self.name, self.device):
+            return self._describe(clip, seed, temperature)
+
+    def _describe(self, clip: ClipMedia, seed: int, temperature: float) -> str:
         content = [{"type": "video"}, {"type": "text", "text": LISTEN_PROMPT}]
         text = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -135,7 +140,7 @@ class InstructCondenser:
             self.model = _weights(AutoModelForCausalLM, self.name, config.dtype, self.device)
 
     def condense(self, description: str, refused: str | None, seed: int, temperature: float) -> str:
-        """refused: why the answer before was none; None at the first try."""
+        """refused: why the answer before was none; None at the first try. UserError where the model fails."""
         prompt = CONDENSE_PROMPT if refused is None else STRICT_PROMPT
         message = prompt.format(description=description, reason=refused)
         inputs = self.tokenizer.apply_chat_template(
@@ -146,7 +151,8 @@ class InstructCondenser:
             return_dict=True,
         )
         limit = self.config.max_caption_tokens
-        tokens = _generate(self.model, inputs.to(self.device), limit, seed, temperature)
+        with _running(self.name, self.device):
+            tokens = _generate(self.model, inputs.to(self.device), limit, seed, temperature)
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 
 
@@ -195,6 +201,22 @@ def _loading(name: str):
         yield
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model '{name}' cannot be loaded ({reason}): give a folder or a Hub id") from error
+    except Exception as error:  # of a damaged file each loader has an error class of its own
+        raise UserError(
+            f"model '{name}' cannot be loaded ({_reason(error)}): give a folder or a Hub id"
+        ) from error
+
+
+@contextlib.contextmanager
+def _running(name: str, device: str):
+    """torch's reasons, CUDA's among them, as one line."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if "out of memory" in str(error).lower() or "can't allocate" in str(error):
+            raise UserError(f"model '{name}' needs more memory than {device} has free") from error
+        raise UserError(f"model '{name}' failed on {device}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -114,7 +114,8 @@ def caption_folder(
 ) -> Tally:
     """Caption the clips one by one into the two files; what is written stays if the run is stopped.
 
-    A clip whose media cannot be decoded is queued with the reason.
+    A clip whose media cannot be decoded is queued with the reason. UserError if a model fails, e.g. for want
+    of memory: it would fail at the next clip too.
     """
     from tqdm import tqdm
 
@@ -125,7 +126,7 @@ def caption_folder(
         except UserError as error:
             outcome, reason = Outcome(None, ()), str(error)
         else:
-            outcome = caption_clip(clip_id, clip, listener, condenser, config)
+            outcome = _ask(clip_id, clip, listener, condenser, config)
             reason = "" if outcome.caption else f"{len(outcome.attempts)} answers, none of them a caption"
         render = {"render": rendered[clip_id]} if rendered.get(clip_id) else {}
         if outcome.caption is None:
@@ -143,6 +144,20 @@ def caption_folder(
         jsonl.append_rows(clips.folder / CAPTIONS_FILE, [row | {"attempts": len(outcome.attempts)}])
         tally.captioned += 1
     return tally
+
+
+def _ask(
+    clip_id: str, clip: ClipMedia, listener: Listener, condenser: Condenser, config: CaptioningConfig
+) -> Outcome:
+    """`caption_clip`; what a model raises, out of memory above all, as one line."""
+    try:
+        return caption_clip(clip_id, clip, listener, condenser, config)
+    except (RuntimeError, MemoryError, UserError) as error:  # torch raises RuntimeError and kinds of it
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"the models failed at '{clip_id}' ({why}): captions so far are written, the same command goes "
+            "on after them; short of memory, try --dtype bfloat16, smaller models or another --device"
+        ) from error
 
 
 def read_media(row: dict[str, Any], fps: float) -> ClipMedia:

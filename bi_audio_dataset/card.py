@@ -213,8 +213,9 @@ def _introduction(splits: Sequence[str], configs: Sequence[Config]) -> list[str]
         "```",
         "",
         f"Schema version {SCHEMA_VERSION}. Angles are in degrees in the camera's frame: azimuth positive to",
-        "the left, elevation positive up, lateral = asin(sin azimuth cos elevation), positive left. Audio",
-        "channel 0 is the left ear.",
+        "the left, elevation positive up, lateral = asin(sin azimuth cos elevation), positive left. Those of",
+        "`direction` (of most energy) and `camera` are in the recording's frame. Audio channel 0 is the",
+        "left ear.",
     ]
 
 

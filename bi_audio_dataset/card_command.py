@@ -30,7 +30,7 @@ def compose(
     if not shards:
         raise UserError(f"'{folder}' holds no data/*.parquet: expected a finished dataset")
     if record is None and (folder / "build.json").exists():
-        record = read_record(folder)
+        record = read_record(folder, whole=False)
     figures = figures_of(shards)
     decided = folder / "manifest.jsonl"
     tally = tally_of(manifest.read(decided, camera=False)) if decided.exists() else None

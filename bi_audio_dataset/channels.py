@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.unusable import Unusable
 
 #: Track channels of the first-order components W, Y, Z, X.
 _PLACES = {"acn": (0, 1, 2, 3), "fuma": (0, 2, 3, 1)}
@@ -67,7 +68,7 @@ class ChannelOrder:
         return foa
 
     def check_count(self, channels: int, file: str = "the track") -> None:
-        """UserError, which names `file`, unless channels = (n + 1)^2 + extra for an order n of at least 1."""
+        """Unusable, in words that name `file`, unless channels = (n + 1)^2 + extra for an order n >= 1."""
         order = round((channels - self.extra) ** 0.5) - 1 if channels > self.extra else 0
         if order >= 1 and (order + 1) ** 2 + self.extra == channels and channels > max(self.places):
             return
@@ -77,9 +78,8 @@ class ChannelOrder:
             2: " (stereo: for perspective video with ready ears use the source 'perspective')",
             6: " (5.1 surround, or AmbiX with head-locked stereo, which only metadata can tell)",
         }.get(channels, "")
-        raise UserError(
-            f"{file} has {channels} audio channels{hint}, expected 4 ambisonic ones (or 9, 16, ...){beside}"
-        )
+        why = f"{file} has {channels} audio channels{hint}, expected 4 ambisonic ones (or 9, 16, ...){beside}"
+        raise Unusable({"channels": why}, {"channels.count": channels})
 
 
 AMBIX = ChannelOrder()

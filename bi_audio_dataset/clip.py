@@ -9,42 +9,56 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from bi_audio_dataset import captions, media
+from bi_audio_dataset import captions, limits, media
 from bi_audio_dataset import filters as rules
 from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
+from bi_audio_dataset.camera_plan import Camera, WindowCameras, camera_track, choose_hfov, clip_rng
 from bi_audio_dataset.duplicates import audio_fingerprint, to_text
 from bi_audio_dataset.filters import Finding, SelectionConfig
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
+from bi_audio_dataset.ids import view_id, window_id
 from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
 from bi_audio_dataset.manifest import STAGE_VERSIONS
-from bi_audio_dataset.picture import PictureProbe
+from bi_audio_dataset.picture import PictureProbe, look_at
 from bi_audio_dataset.plugins import load_plugins
-from bi_audio_dataset.render import denoise, true_peak
+from bi_audio_dataset.render import denoise, high_passed, true_peak
 from bi_audio_dataset.review.evidence import Evidence, collect
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack, ClipRecord, Filters, TruthTrack, UserError
+from bi_audio_dataset.schema import (
+    AUDIO_RATE_HZ,
+    ClipRecord,
+    Direction,
+    Filters,
+    TruthTrack,
+)
 from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
 from bi_audio_dataset.sources.base import Recording
-from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig, path_from_energy
+from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig
 from bi_audio_dataset.truth import caption_of, view_truth
+from bi_audio_dataset.unusable import Unusable
 from bi_audio_dataset.views import film_size, recode_film, render_views, sampled
 
 __all__ = [
     "BuildConfig",
     "ClipMaker",
+    "Unusable",
     "caption_of",
+    "choose_hfov",
+    "clip_rng",
     "lr_difference",
     "normalise_level",
     "true_peak",
     "view_truth",
 ]
+
+
+#: What `build` takes for BuildConfig.aim_from_hz (docs/results.md, real recordings).
+AIM_FROM_HZ = 100.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,9 @@ class BuildConfig:
     trajectory: TrajectoryConfig = field(
         default_factory=lambda: TrajectoryConfig(first_yaw_offset_deg=25.0, first_pitch_offset_deg=8.0)
     )
+    # the sound from here on says where most energy comes from; 0: all of it, as in BiAudio-Synth. In rooms
+    # the lowest sound comes from where standing waves lie: AIM_FROM_HZ for recordings
+    aim_from_hz: float = 0.0
     views_per_recording: int = 1  # of each window, each with a camera path of its own
     hfov_fixed_deg: float = 90.0
     hfov_fixed_probability: float = 0.5
@@ -83,8 +100,14 @@ class BuildConfig:
     rows_per_shard: int = 100
 
     def __post_init__(self) -> None:
-        if self.views_per_recording < 1:
-            raise UserError(f"views_per_recording must be at least 1, got {self.views_per_recording}")
+        limits.check(self)
+
+    @classmethod
+    def of_recordings(cls) -> BuildConfig:
+        """The defaults for real recordings: the filters decide, views are 90 degrees wide, and the lowest
+        sound does not aim the camera. Those of the class are BiAudio-Synth's: all is kept, lenses are mixed.
+        """
+        return cls(hfov_fixed_probability=1.0, aim_from_hz=AIM_FROM_HZ, selection=SelectionConfig())
 
     @property
     def num_frames(self) -> int:
@@ -105,14 +128,8 @@ class Made:
     clips: list[dict[str, Any]] = field(default_factory=list)
     # what the review page shows of a clip's recording, by clip id; empty unless it was asked for
     evidence: dict[str, Evidence] = field(default_factory=dict)
-
-
-class Unusable(UserError):
-    """A recording that is put into quarantine. reasons: {filter: words}; measures: what was found."""
-
-    def __init__(self, reasons: dict[str, str], measures: dict[str, float]) -> None:
-        super().__init__("; ".join(reasons.values()))
-        self.reasons, self.measures = reasons, measures
+    # seconds that the windows took: what a longer recording takes more of (forecast.py)
+    windows_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,7 @@ class ClipMaker:
         info = media.probe(recording.video_path)
         sound = RecordingSound(recording)
         common_s = min(sound.duration_s, info.duration_s)
-        whole = self._whole_findings(sound, info.duration_s, pair)
+        whole = self._whole_findings(recording, sound, info)
         judged = rules.verdict(whole)
         starts_s = window_starts(recording.stretches, common_s, config.clip_s)
         if not starts_s:
@@ -169,14 +186,15 @@ class ClipMaker:
             named = {name: f"'{recording.recording_id}': {why}" for name, why in judged.reasons.items()}
             raise Unusable(named, judged.measures)
         made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
+        begun_s = time.perf_counter()
         for number, start_s in enumerate(starts_s):
-            many = len(starts_s) > 1
-            clip_id = f"{recording.recording_id}-{number:04d}" if many else recording.recording_id
+            clip_id = window_id(recording.recording_id, number, len(starts_s))
             audio = sound.read(start_s, config.num_samples)
             if not pair:
                 audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
             window = _Window(recording, source_name, split, number, clip_id, start_s, audio, whole)
             (self._pair if pair else self._panorama)(window, made, renders or {})
+        made.windows_s = time.perf_counter() - begun_s
         return made
 
     def _panorama(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
@@ -185,15 +203,16 @@ class ClipMaker:
         if not rules.verdict(findings).accepted:
             made.clips.append(self._row(window, findings))
             return
-        plans = [self._plan(window, view, renders) for view in range(config.views_per_recording)]
+        planned = WindowCameras(foa, window.recording.recording_id, window.number, config)
+        plans = [self._plan(window, planned, view, renders) for view in range(config.views_per_recording)]
         times_s = window.start_s + np.arange(config.num_frames) / config.fps
-        probe = self._probe(len(times_s), panorama=True)
-        cameras = [(path.rotations(), hfov_deg) for _, _, hfov_deg, path, _ in plans]
+        probe = self._probe(len(times_s), panorama=True, trusted=window.recording.trust_picture)
+        cameras = [(camera.path.rotations(), camera.hfov_deg) for _, _, camera in plans]
         videos = render_views(window.recording.video_path, times_s, cameras, config, probe)
         findings += probe.findings()
         prints = self._fingerprint(foa[0], probe)
-        for (clip_id, draw, hfov_deg, path, facing), video in zip(plans, videos, strict=True):
-            rotations = path.rotations()
+        for (clip_id, draw, camera), video in zip(plans, videos, strict=True):
+            rotations, hfov_deg, facing = camera.path.rotations(), camera.hfov_deg, camera.facing
             ears = render_binaural(foa, self.decoder, rotations, config.fps, AUDIO_RATE_HZ)
             ears, gain_db = normalise_level(ears, config)
             truth = TruthTrack(
@@ -210,16 +229,18 @@ class ClipMaker:
                 width=config.width,
                 height=config.height,
                 hfov_deg=hfov_deg,
-                camera=camera_track(path),
+                camera=camera_track(camera.path),
                 truth=truth,
                 hrir_set=self.hrirs.name,
                 hrir_symmetric=bool(self.hrirs.symmetric),
                 filters=self._figures(ears, gain_db, facing["confidence"]),
+                direction=Direction(*(facing[f.name] for f in fields(Direction))),
             )
             more = {"draw": draw, "direction": facing}
             kept = self._add(made, window, findings, record, ears, prints, more)
             if kept and self.evidence and probe.middle is not None:
-                made.evidence[clip_id] = collect(probe.middle, foa, AUDIO_RATE_HZ, draw["render"])
+                heard = high_passed(foa, AUDIO_RATE_HZ, config.aim_from_hz)
+                made.evidence[clip_id] = collect(probe.middle, heard, AUDIO_RATE_HZ, draw["render"])
 
     def _pair(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
         config, recording = self.config, window.recording
@@ -240,7 +261,7 @@ class ClipMaker:
             id=window.clip_id,
             video=video,
             audio=encode_flac(ears),
-            caption=str(recording.attributes.get("caption") or captions.compose([], [])),
+            caption=captions.compose([], []),
             width=width,
             height=height,
             # a lens that nobody knows counts as the usual one; the manifest says so
@@ -255,36 +276,28 @@ class ClipMaker:
         more = {"draw": {"render": renders.get(window.clip_id, 0)}, "hfov_known": stated is not None}
         self._add(made, window, findings, record, ears, prints, more)
 
-    def _whole_findings(self, sound: RecordingSound, video_s: float, pair: bool) -> list[Finding]:
+    def _whole_findings(
+        self, recording: Recording, sound: RecordingSound, info: media.MediaInfo
+    ) -> list[Finding]:
         chosen = self.config.selection
         power = sound.power()
-        found = [rules.lengths(sound.duration_s, video_s, chosen.length_mismatch)]
-        if not pair:
+        found = [rules.lengths(sound.duration_s, info.duration_s, chosen.length_mismatch)]
+        if recording.kind == "panorama":
             found += rules.channels(power, chosen.dead_channel, chosen.planar)
+            if chosen.not_equirectangular.action != "off":
+                found.append(
+                    look_at(recording.video_path, info, chosen.not_equirectangular, recording.trust_picture)
+                )
         return [finding for finding in found if finding.action != "off"]
 
     def _plan(
-        self, window: _Window, view: int, renders: dict[str, int]
-    ) -> tuple[str, dict[str, int], float, CameraPath, dict[str, Any]]:
-        """(clip id, what its random numbers come from, hfov_deg, camera path, direction of most energy)."""
-        config = self.config
-        clip_id = window.clip_id if config.views_per_recording == 1 else f"{window.clip_id}-v{view}"
+        self, window: _Window, cameras: WindowCameras, view: int, renders: dict[str, int]
+    ) -> tuple[str, dict[str, int], Camera]:
+        """(clip id, what its random numbers come from, camera)."""
+        clip_id = view_id(window.clip_id, view, self.config.views_per_recording)
         render = renders.get(clip_id, 0)
-        draw = {"seed": config.seed, "window": window.number, "view": view, "render": render}
-        # as they were first rendered: a view that is rendered again must not move the ones after it
-        earlier: list[CameraPath] = []
-        for number in range(view):
-            earlier.append(self._draw_camera(window, number, 0, earlier)[1])
-        return clip_id, draw, *self._draw_camera(window, view, render, earlier)
-
-    def _draw_camera(
-        self, window: _Window, view: int, render: int, earlier: Sequence[CameraPath]
-    ) -> tuple[float, CameraPath, dict[str, Any]]:
-        """(hfov_deg, camera path, direction of most energy) of one view, apart from the `earlier` ones."""
-        config = self.config
-        rng = clip_rng(config.seed, window.recording.recording_id, window.number, view, render)
-        hfov_deg = choose_hfov(rng, config)
-        return hfov_deg, *plan_camera(rng, window.audio, hfov_deg, config, earlier)
+        draw = {"seed": self.config.seed, "window": window.number, "view": view, "render": render}
+        return clip_id, draw, cameras.camera(view, render)
 
     def _sound_findings(self, audio: np.ndarray) -> list[Finding]:
         chosen = self.config.selection
@@ -295,10 +308,10 @@ class ClipMaker:
             found.append(rules.clipping(audio, chosen.clipped))
         return found
 
-    def _probe(self, num_frames: int, panorama: bool) -> PictureProbe:
+    def _probe(self, num_frames: int, panorama: bool, trusted: bool = False) -> PictureProbe:
         config = self.config
         count = len(sampled(num_frames, config.fps, config.selection.static.rate_hz))
-        return PictureProbe(config.selection, count, panorama)
+        return PictureProbe(config.selection, count, panorama, trusted)
 
     def _fingerprint(self, mono: np.ndarray, probe: PictureProbe) -> dict[str, str]:
         if self.config.selection.duplicate.action == "off":
@@ -400,56 +413,9 @@ class ClipMaker:
         return row
 
 
-def plan_camera(
-    rng: np.random.Generator,
-    foa: np.ndarray,
-    hfov_deg: float,
-    config: BuildConfig,
-    apart_from: Sequence[CameraPath] = (),
-) -> tuple[CameraPath, dict[str, Any]]:
-    """A path that first looks near the direction of most energy, and that direction in degrees."""
-    path, aim = path_from_energy(
-        foa,
-        AUDIO_RATE_HZ,
-        config.num_frames,
-        config.fps,
-        rng,
-        config.trajectory,
-        hfov_deg=hfov_deg,
-        elsewhere_probability=config.random_yaw_probability,
-        apart_from=apart_from,
-    )
-    facing = {
-        "azimuth_deg": round(math.degrees(aim.azimuth_rad), 3),
-        "elevation_deg": round(math.degrees(aim.elevation_rad), 3),
-        "confidence": float(aim.confidence),
-        "elsewhere": aim.elsewhere,
-    }
-    return path, facing
-
-
-def clip_rng(
-    seed: int, recording_id: str, window: int = 0, view: int = 0, render: int = 0
-) -> np.random.Generator:
-    """The clip's own random numbers."""
-    key = (seed, zlib.crc32(recording_id.encode()), window)
-    return np.random.default_rng(np.random.SeedSequence(key + ((view, render) if view or render else ())))
-
-
 def load_hrirs(config: BuildConfig) -> HrirSet:
     hrirs = spherical_head(AUDIO_RATE_HZ) if config.sofa is None else load_sofa(config.sofa, AUDIO_RATE_HZ)
     return hrirs.symmetrised() if config.symmetrise_hrirs and not hrirs.symmetric else hrirs
-
-
-def choose_hfov(rng: np.random.Generator, config: BuildConfig) -> float:
-    """Horizontal field of view in degrees. Draws two numbers whatever it returns."""
-    fixed, other = rng.random() < config.hfov_fixed_probability, rng.uniform(*config.hfov_range_deg)
-    return float(config.hfov_fixed_deg if fixed else other)
-
-
-def camera_track(path: CameraPath) -> CameraTrack:
-    yaw, pitch, roll = (np.degrees(a).tolist() for a in (path.yaw_rad, path.pitch_rad, path.roll_rad))
-    return CameraTrack(float(path.rate_hz), tuple(yaw), tuple(pitch), tuple(roll))
 
 
 def encode_flac(ears: np.ndarray) -> bytes:

@@ -25,7 +25,7 @@ BANDS = 17
 FRAME_S = 0.1
 WINDOW_S = 0.372
 LOWEST_HZ, HIGHEST_HZ = 200.0, 6000.0
-#: Keys that more than this many clips share tell nothing apart.
+#: Keys that more than this many recordings share tell nothing apart.
 MAX_BUCKET = 64
 _POPCOUNT = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 _PAIRS_OF_BANDS = ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2))
@@ -128,11 +128,10 @@ class Matches:
 def find_matches(prints: Fingerprints, recordings: NDArray[np.int64], config: DuplicateFilter) -> Matches:
     """Pairs of clips of different recordings that agree in picture or sound. recordings (n,): of which each
     is."""
-    pictures = _picture_candidates(prints)
-    sounds, offsets = _audio_candidates(prints)
+    pictures = _picture_candidates(prints, recordings)
+    sounds, offsets = _audio_candidates(prints, recordings)
     n = len(recordings)
     pairs = np.concatenate([pictures, sounds])
-    pairs = pairs[recordings[pairs[:, 0]] != recordings[pairs[:, 1]]]
     unique = np.unique(pairs[:, 0] * n + pairs[:, 1])
     pairs = np.stack([unique // n, unique % n], axis=1) if len(unique) else np.zeros((0, 2), np.int64)
     same_picture = picture_error(prints, pairs) <= config.max_picture_error
@@ -194,7 +193,7 @@ def groups(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return first[label]
 
 
-def _picture_candidates(prints: Fingerprints) -> NDArray[np.int64]:
+def _picture_candidates(prints: Fingerprints, recordings: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pairs that share two of the four 16-bit quarters of one hash: all with at most two differing bits in
     it."""
     clips = np.flatnonzero(prints.has_picture)
@@ -203,12 +202,14 @@ def _picture_candidates(prints: Fingerprints) -> NDArray[np.int64]:
         quarters = np.ascontiguousarray(prints.picture[clips, position]).view(np.uint16).reshape(-1, 4)
         for first, second in _PAIRS_OF_BANDS:
             key = quarters[:, first].astype(np.uint64) << np.uint64(16) | quarters[:, second]
-            pairs, _ = _neighbours(key, clips, np.zeros(len(clips), np.int64))
+            pairs, _ = _neighbours(key, clips, np.zeros(len(clips), np.int64), recordings)
             found.append(pairs)
     return np.concatenate(found)
 
 
-def _audio_candidates(prints: Fingerprints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _audio_candidates(
+    prints: Fingerprints, recordings: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs that share two successive words, and the shift (second minus first) that most of a pair's keys
     have."""
     width = prints.words.shape[1]
@@ -217,7 +218,7 @@ def _audio_candidates(prints: Fingerprints) -> tuple[NDArray[np.int64], NDArray[
     key = prints.words[:, :-1].astype(np.uint32) << np.uint32(16) | prints.words[:, 1:]
     valid = np.arange(1, width) < prints.count[:, None]
     clips, times = np.nonzero(valid)
-    pairs, offsets = _neighbours(key[valid], clips, times)
+    pairs, offsets = _neighbours(key[valid], clips, times, recordings)
     n = len(prints.count)
     span = 2 * width + 1
     code, votes = np.unique((pairs[:, 0] * n + pairs[:, 1]) * span + offsets + width, return_counts=True)
@@ -228,22 +229,43 @@ def _audio_candidates(prints: Fingerprints) -> tuple[NDArray[np.int64], NDArray[
     return np.stack([pair // n, pair % n], axis=1), best % span - width
 
 
-def _neighbours(key, clips, times) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(pairs (P, 2) lower first, times of the second minus the first) of entries with one key.
+def _neighbours(
+    key: NDArray, clips: NDArray[np.int64], times: NDArray[np.int64], recordings: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(pairs (P, 2) lower first, times of the second minus the first) of entries (E,) with one key.
 
-    Within a key each clip is paired with the two that follow it, and with the key's first: enough to join a
-    group. Keys of more than MAX_BUCKET entries are left out.
+    Within a key, sorted by recording, each entry is paired with the two before it, with the first of each of
+    the two recordings before its own, and with the key's first: enough to join a group, however many clips of
+    one recording have the key (a camera that stands still gives all of them the same picture). Pairs within a
+    recording are left out, and so are keys of more than MAX_BUCKET recordings.
     """
-    order = np.lexsort((clips, key))
+    order = np.lexsort((clips, recordings[clips], key))
     key, clips, times = key[order], clips[order], times[order]
-    start = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.zeros(0, np.int64)
-    size = np.diff(np.append(start, len(key)))
-    head, bucket = np.repeat(start, size), np.repeat(size, size)
-    here = np.arange(len(key))
+    home = recordings[clips]
+    new_key = np.append(True, key[1:] != key[:-1])[: len(key)]
+    new_home = new_key | np.append(True, home[1:] != home[:-1])[: len(key)]
+    starts = np.flatnonzero(new_home)  # of each recording's entries of one key
+    ours = np.cumsum(new_home) - 1
+    first_of_key = np.maximum.accumulate(np.where(new_key[starts], np.arange(len(starts)), 0))
+    shared = np.bincount(first_of_key, minlength=len(starts))[first_of_key]  # recordings that have the key
+    here = np.flatnonzero(((shared > 1) & (shared <= MAX_BUCKET))[ours])
+    own, least = ours[here], first_of_key[ours[here]]
+    head = starts[least]
+    others = [head]
+    for other in (
+        np.maximum(here - 1, head),
+        np.maximum(here - 2, head),
+        starts[np.maximum(own - 1, least)],
+        starts[np.maximum(own - 2, least)],
+    ):
+        seen = np.any([other == earlier for earlier in others], axis=0)
+        others.append(np.where(seen, here, other))  # each pair of entries has one vote
     found_pairs, found_times = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
-    for other in (head, np.maximum(here - 1, head), np.maximum(here - 2, head)):
-        good = (clips[other] != clips[here]) & (bucket <= MAX_BUCKET)
+    for other in others:
+        good = home[other] != home[here]
         a, b = other[good], here[good]
+        turned = clips[a] > clips[b]
+        a, b = np.where(turned, b, a), np.where(turned, a, b)
         found_pairs.append(np.stack([clips[a], clips[b]], axis=1).astype(np.int64))
         found_times.append((times[b] - times[a]).astype(np.int64))
     return np.concatenate(found_pairs), np.concatenate(found_times)

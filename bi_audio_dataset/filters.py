@@ -66,9 +66,13 @@ class DeadChannelFilter:
 
 @dataclass(frozen=True)
 class PlanarFilter:
-    """Z lies `below_db` under W: the recording knows no height."""
+    """Z lies `below_db` under W: the recording knows no height.
 
-    below_db: float = 60.0
+    The Z of a planar recording is not quite silent once it has been through a lossy codec: 42 to 52 dB under
+    W in one that is known (JSAmbisonics' BF_rec1). In three with height it lies 6 to 10 dB under W.
+    """
+
+    below_db: float = 35.0
     action: str = "mark"
 
 
@@ -78,22 +82,35 @@ class ProjectionFilter:
     correlation over `max_half_similarity`), or its left and right edges do not meet.
 
     seam: difference of the outer columns over that of columns half a turn apart; seam_steps: the same over
-    the usual difference of neighbours. Both must be passed, as fine texture differs from column to column.
+    the largest difference of neighbours, as a panorama may have a post or a bad stitch. Both must be passed.
+    Of a whole recording the least of three frames count, of a window the medians.
     """
 
     max_aspect_error: float = 0.05
     max_half_similarity: float = 0.95
     max_seam: float = 0.5
-    max_seam_steps: float = 3.0
+    max_seam_steps: float = 1.2
+    action: str = "reject"
+
+
+@dataclass(frozen=True)
+class DamageFilter:
+    """Frames that make up `min_missing_s` or more cannot be decoded, and others stand for them
+    (media.Damage)."""
+
+    min_missing_s: float = 1.0
     action: str = "reject"
 
 
 @dataclass(frozen=True)
 class LengthFilter:
-    """Sound and picture differ in length by more than `max_difference_s`; only what both have is used."""
+    """Sound and picture differ in length by more than `max_difference_s`: they may not belong together.
+
+    Coders pad and drop blocks. Where it only marks, what both have is used.
+    """
 
     max_difference_s: float = 1.0
-    action: str = "mark"
+    action: str = "reject"
 
 
 @dataclass(frozen=True)
@@ -106,20 +123,22 @@ class WeakCueFilter:
 
 @dataclass(frozen=True)
 class SpeechFilter:
-    """A plug-in's probability of speech over `max_probability` (plugins.py)."""
+    """A plug-in's probability of speech over `max_probability` (plugins.py). device: "cpu", "cuda:0"."""
 
     model: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
     max_probability: float = 0.5
+    device: str = "cpu"
     action: str = "off"
 
 
 @dataclass(frozen=True)
 class MatchFilter:
-    """A plug-in's agreement of picture and sound under `min_score` (plugins.py)."""
+    """A plug-in's agreement of picture and sound under `min_score` (plugins.py). device: as of speech."""
 
     image_model: str = "openai/clip-vit-base-patch32"
     audio_model: str = "laion/clap-htsat-unfused"
     min_score: float = 0.15
+    device: str = "cpu"
     action: str = "off"
 
 
@@ -133,6 +152,7 @@ class SelectionConfig:
     dead_channel: DeadChannelFilter = field(default_factory=DeadChannelFilter)
     planar: PlanarFilter = field(default_factory=PlanarFilter)
     not_equirectangular: ProjectionFilter = field(default_factory=ProjectionFilter)
+    damaged_picture: DamageFilter = field(default_factory=DamageFilter)
     length_mismatch: LengthFilter = field(default_factory=LengthFilter)
     weak_cue: WeakCueFilter = field(default_factory=WeakCueFilter)
     duplicate: DuplicateFilter = field(default_factory=DuplicateFilter)
@@ -282,7 +302,18 @@ def lengths(audio_s: float, video_s: float, config: LengthFilter) -> Finding:
         config.action,
         difference > config.max_difference_s,
         {"audio_s": audio_s, "video_s": video_s},
-        f"{audio_s:.2f} s of sound, {video_s:.2f} s of picture",
+        f"{audio_s:.2f} s of sound and {video_s:.2f} s of picture: is one cut short, or of another take?",
+    )
+
+
+def damaged(fraction: float, seconds: float, config: DamageFilter) -> Finding:
+    """Of the wanted frames of a window, those that are missing: their share, and how long they last."""
+    return Finding(
+        "damaged_picture",
+        config.action,
+        seconds >= config.min_missing_s - 1e-9,
+        {"fraction": fraction, "seconds": seconds},
+        f"{seconds:.2f} s of the picture ({fraction:.0%}) cannot be decoded: the file is damaged there",
     )
 
 

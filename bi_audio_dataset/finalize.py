@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import captioning, card, manifest, recipe, removals
+from bi_audio_dataset import captioning, card, libraries, manifest, recipe, removals
 from bi_audio_dataset.duplicates import DuplicateFilter
 from bi_audio_dataset.manifest import JOURNAL_ONLY
 from bi_audio_dataset.review import decisions
@@ -39,6 +39,10 @@ class Finalized:
     @property
     def problems(self) -> list[str]:
         return self.plan.problems
+
+    @property
+    def notes(self) -> list[str]:
+        return self.plan.notes
 
 
 def plan_folder(
@@ -65,7 +69,7 @@ def plan_folder(
         rows += decisions.read(Path(path))
     plan = decide(
         entries,
-        DuplicateFilter(**record["config"]["selection"]["duplicate"]),
+        DuplicateFilter(**record["config"].get("selection", {}).get("duplicate", {})),
         decisions.resolve(rows),
         captioning.load_captions(folder),
         removed,
@@ -80,16 +84,29 @@ def finalize(
     write: bool = True,
     more_removals: Iterable[Path] = (),
     progress: bool = False,
+    any_version: bool = False,
 ) -> Finalized:
     """Write the dataset of the clips that a build left in DIR/.work.
 
-    keep: the clips stay for another finalize, after more decisions; else .work goes. write=False only counts.
+    keep: the clips stay for another finalize, after more decisions, as they do where some wait for review;
+    else .work goes. write=False only counts. UserError for a build, or a retry, that is not through.
     The bytes depend on the clips and the decisions alone. Killed anywhere, it may simply be run again, and
-    goes on after the shards that are written.
+    goes on after the shards that are written. any_version: though another pyarrow than the build's writes
+    the shards.
     """
     folder = Path(folder)
     work, record = folder / WORK, read_record(folder)
+    if write:
+        libraries.check(folder, any_version, libraries.SHARDS)
     entries, plan = plan_folder(folder, more_decisions, more_removals)
+    wanted = record["source"]["recordings"]
+    if len(entries) < wanted:
+        words = (
+            f"{len(entries)} of {wanted} recordings of '{folder}' are done: run the same build again first"
+        )
+        if write:
+            raise UserError(words)
+        plan.problems.append(words)
     lines = final_lines(work / JOURNAL, entries, plan.fates)
     if not write:
         return Finalized(folder, tally_of(manifest.split_line(line)[0] for line in lines), plan)
@@ -102,6 +119,9 @@ def finalize(
     ]
     if not placed:
         raise UserError(f"no clip could be built into '{folder}': {_why_none(entries, plan)}")
+    if plan.waiting and not keep:
+        keep = True
+        plan.notes.append(f"the clips stay in '{work}', for another finalize after review")
     (work / KEPT).unlink(missing_ok=True)
     if keep:
         (work / KEPT).touch()
@@ -152,15 +172,41 @@ def placed_clip(parts: Parts, recording_id: str, clip_id: str, fate: Fate) -> Pl
     return Placed(clip_id, parts.locate(recording_id), fate.split, fate.caption)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """build.json of a folder. UserError if there is none."""
+def read_record(folder: Path, whole: bool = True) -> dict[str, Any]:
+    """build.json of a folder. UserError if there is none, or if it is not what `build` writes; whole=False
+    forgives what is missing beside version and source."""
     path = Path(folder) / "build.json"
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"'{folder}' holds no build.json: expected a folder that `build` has made") from None
     except ValueError as error:
         raise UserError(f"'{path}' is not JSON ({error}): remove the folder or choose another") from None
+    wrong = _wrong_in(record, whole)
+    if wrong is not None:
+        raise UserError(
+            f"'{path}' is not what `build` writes ({wrong} is missing or wrong): restore it, or remove the "
+            "folder"
+        )
+    return record
+
+
+def _wrong_in(record: Any, whole: bool) -> str | None:
+    """The first value of build.json that is not of its type; of what may be missing, none."""
+    may_lack = {"libraries", "encoder"}
+    if not whole:
+        may_lack |= {"config", "config.rows_per_shard", "source.recordings"}
+    kinds = {
+        "source": dict, "source.name": str, "source.recordings": int, "config": dict,
+        "config.rows_per_shard": int, "schema_version": int, "libraries": dict, "encoder": dict,
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        value = record
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) and not (value is None and name in may_lack):
+            return name
+    return None
 
 
 def _why_none(entries: Mapping[str, Entry], plan: Plan) -> str:

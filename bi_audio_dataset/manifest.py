@@ -23,9 +23,10 @@ from bi_audio_dataset.schema import UserError
 
 MANIFEST_VERSION = 1
 #: An integer per stage of the builder; changing what a stage gives changes its number.
-STAGE_VERSIONS = {"select": 1, "trajectory": 1, "render": 2, "fingerprint": 1, "caption": 1, "finalize": 1}
-#: Of a recording, and left out by finalize: seconds of work, when it was done, what its part is made of.
-JOURNAL_ONLY = ("seconds", "at", "unit")
+STAGE_VERSIONS = {"select": 2, "trajectory": 1, "render": 2, "fingerprint": 1, "caption": 1, "finalize": 1}
+#: Of a recording, and left out by finalize: seconds of work, when it was done, what its part is made of, the
+#: part's bytes, and the source's files as they were ({"video": [name, bytes, mtime in ns], ...}).
+JOURNAL_ONLY = ("seconds", "at", "unit", "size", "files")
 #: How the last value of a clip's line begins. In a text its quotes would be escaped.
 _HEAVY = ', "camera": {"rate_hz": '
 _HEAD = ', "camera": '
@@ -68,6 +69,13 @@ def rows_at(path: Path) -> Iterator[tuple[int, Row]]:
     for line, (row, _) in _lines(path):
         yield offset, row
         offset += len(line)
+
+
+def row_at(path: Path, offset: int) -> Row:
+    """The whole row that begins there."""
+    with open(path, "rb") as handle:
+        handle.seek(offset)
+        return json.loads(handle.readline())
 
 
 def _lines(path: str | os.PathLike) -> Iterator[tuple[bytes, tuple[Row, str]]]:

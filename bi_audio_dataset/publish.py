@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest, removals
+from bi_audio_dataset import libraries, manifest, removals
 from bi_audio_dataset.finalize import read_record
-from bi_audio_dataset.recipe import MUST, RECIPE_VERSION, without_paths
+from bi_audio_dataset.recipe import MUST, RECIPE_VERSION
 from bi_audio_dataset.removals import Removals, reason_for
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.texts import without_paths
 from bi_audio_dataset.validate import find_shards, manifest_problems
 
 #: Where the recordings of a corpus are to be had; {id}, {group} and {provenance} are the recording's.
@@ -98,7 +99,7 @@ def lines(
         "stages": stages,
         "source": {name: source[name] for name in known},
         "config": record["config"],
-        **({"libraries": record["libraries"]} if "libraries" in record else {}),
+        **{name: record[name] for name in libraries.KEYS if name in record},
         "recordings": len(kept),
         "clips": clips,
     }

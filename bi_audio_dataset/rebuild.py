@@ -23,10 +23,13 @@ from typing import Any
 from bi_audio_dataset import manifest, recipe, removals
 from bi_audio_dataset.build import BuildResult, build, build_settings, claim
 from bi_audio_dataset.clip import BuildConfig, Unusable
+from bi_audio_dataset.executors import Executor, choose
+from bi_audio_dataset.migrations import STEPS
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe
 from bi_audio_dataset.remove import remove
+from bi_audio_dataset.retry import already_complete
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.sound import input_digest
 from bi_audio_dataset.sources.base import Recording, Source
 
@@ -66,7 +69,7 @@ class RecipeSource:
         except Unusable:
             raise
         except UserError as error:  # its cause tells the builder of a full disk
-            raise UserError(f"{self._words(error)}{where}") from error.__cause__
+            raise UserError(f"{error}{where}") from error.__cause__
         wanted, digest = row["input"], input_digest(found)
         if digest != wanted:
             other = [name for name in sorted({*digest, *wanted}) if digest.get(name) != wanted.get(name)]
@@ -85,12 +88,6 @@ class RecipeSource:
             group=row.get("group", ""),
         )
 
-    def _words(self, error: UserError) -> str:
-        """Without the folder, which is this machine's alone and has no place in a manifest."""
-        folder = getattr(self.inner, "folder", None)
-        text = str(error) if folder is None else str(error).replace(str(folder), Path(folder).name)
-        return recipe.without_paths(text)
-
 
 def rebuild(
     recipe_path: Path,
@@ -104,12 +101,17 @@ def rebuild(
     any_version: bool = False,
     source: Source | None = None,
     progress: bool = True,
+    executor: Executor | None = None,
+    parts: str | None = None,
+    retry_quarantined: bool = False,
 ) -> BuildResult:
     """Build the clips of a recipe into `output` out of a folder of recordings, each named by its id.
 
     sofa: the HRIR file that the recipe names. denoiser: its name, where it is code of somebody's own.
-    any_version: also where other versions of the stages made the recipe's clips. source: fetches the
-    recordings, where the recipe's corpus is none of ours. `problems` of the result say what differs.
+    any_version: also where other versions of the stages made the recipe's clips, or other ones of the
+    libraries have begun this folder. source: fetches the recordings, where the recipe's corpus is none of
+    ours. executor, parts: as `build` takes them. retry_quarantined: of a finished folder, try those
+    recordings again that could not be had. `problems` of the result say what differs.
     UserError before anything is made where recipe, HRIR file or version do not fit.
     """
     output = Path(output)
@@ -123,7 +125,17 @@ def rebuild(
     claim(output, build_settings(made_of, made_of.recording_ids(), config))
     removals.append(output, removed)
     _place(asked, output)
-    result = build(made_of, output, config, workers=workers, progress=progress)
+    result = build(
+        made_of,
+        output,
+        config,
+        workers=workers,
+        progress=progress,
+        executor=executor,
+        parts=parts,
+        retry_quarantined=retry_quarantined,
+        any_version=any_version,
+    )
     if result.already_complete and removed:
         remove(output)  # what was put on the list since
     return result
@@ -179,6 +191,15 @@ def inner_source(asked: Recipe, folder: Path) -> Source:
     raise UserError(f"the recipe's source '{name}' is none of this program's: call rebuild(..., source=...)")
 
 
+def version_words(asked: Recipe) -> list[str]:
+    """What the rows will have that those of the recipe's own version had not; empty for a recipe of this."""
+    theirs = asked.header["schema_version"]
+    new = "; ".join(STEPS[n].words for n in range(theirs, SCHEMA_VERSION) if n in STEPS)
+    if theirs == SCHEMA_VERSION:
+        return []
+    return [f"the recipe is of schema_version {theirs}, the rows are written in {SCHEMA_VERSION}: {new}"]
+
+
 def _check_stages(asked: Recipe) -> None:
     theirs, ours = asked.header["stages"], manifest.STAGE_VERSIONS
     words = [
@@ -211,19 +232,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """python -m bi_audio_dataset rebuild RECORDINGS --recipe FILE --output DIR. Exit 2 where anything is not
     as the recipe says; raises UserError."""
     options = _options(argv)
+    executor = choose(options.executor, options.workers, options.address)
+    if options.executor == "ray":  # each worker has a working directory of its own
+        options.recordings = options.recordings.absolute()
+        options.sofa = options.sofa and options.sofa.absolute()
+    for line in version_words(recipe.read(options.recipe)):
+        print(line)
     result = rebuild(
         options.recipe,
         options.recordings,
         options.output,
         sofa=options.sofa,
         denoiser=options.denoiser,
-        workers=options.workers,
+        executor=executor,
+        parts=options.parts,
         more_removals=options.removals,
         any_version=options.any_version,
+        retry_quarantined=options.retry,
     )
     if result.already_complete:
-        print(f"{options.output}: already complete, nothing to do")
-        return 0
+        print(already_complete(options.output, len(result.skipped), options.retry))
+        return 2 if result.skipped else 0
     for problem in result.problems:
         print(problem, file=sys.stderr)
     clips = ", ".join(f"{count} {split}" for split, count in sorted(result.figures.clips.items()))
@@ -232,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    from bi_audio_dataset.arguments import Parser
+    from bi_audio_dataset.arguments import Parser, add_running
 
     parser = Parser(
         prog="python -m bi_audio_dataset rebuild",
@@ -247,14 +276,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--sofa", type=Path, metavar="FILE", help="the HRIR set that the recipe names")
     parser.add_argument("--denoiser", metavar="NAME", help="allow the recipe's own denoiser")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add_running(parser)
     parser.add_argument(
         "--removals", type=Path, action="append", default=[], metavar="FILE", help="beside DIR/removals.jsonl"
     )
     parser.add_argument(
-        "--any-version", action="store_true", help="though other versions of the builder made the recipe"
+        "--any-version",
+        action="store_true",
+        help="though other versions of the builder made the recipe, or of the libraries began DIR",
     )
-    options = parser.parse_args(argv)
-    if options.workers < 1:
-        parser.error(f"--workers must be at least 1, got {options.workers}")
-    return options
+    parser.add_argument(
+        "--retry", action="store_true", help="of a finished folder: try again what could not be had"
+    )
+    return parser.parse_args(argv)

@@ -18,14 +18,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import manifest
+from bi_audio_dataset import libraries, manifest
 from bi_audio_dataset.removals import Removals, reason_for
 from bi_audio_dataset.schema import SCHEMA_VERSION, SPLITS, UserError
 from bi_audio_dataset.selection import Entry, Fate, Plan
@@ -36,9 +35,6 @@ RECIPE_VERSION = 1
 CAMERA_TOLERANCE_DEG = 1.5e-3
 #: What a recipe cannot do without, by kind of row.
 MUST = {"recording": ("id", "split", "input"), "clip": ("id", "recording_id", "split", "video", "audio")}
-
-#: An absolute path in a text, but not the slashes of an address.
-_PATH = re.compile(r"(?<![\w:/.])(?:/[^\s/'\"]+){2,}/?|\b[A-Za-z]:\\[^\s'\"]+")
 
 
 @dataclass(frozen=True)
@@ -134,17 +130,6 @@ def config_from(plain: Mapping[str, Any], kind: type) -> Any:
         raise UserError(f"the recipe's settings cannot be used: {error}") from None
 
 
-def without_paths(value: Any) -> Any:
-    """A text, or plain values with texts in them, of whose absolute paths only the last part is left."""
-    if isinstance(value, str):
-        return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
-    if isinstance(value, dict):
-        return {key: without_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_paths(item) for item in value]
-    return value
-
-
 # -------------------- check
 
 
@@ -232,9 +217,10 @@ def _told(
         words.append(f"{_count(ids)} made otherwise than in the recipe, and left out: {why}")
     if bytes_differ:
         video, audio = (sum(name in names for names in bytes_differ.values()) for name in ("video", "audio"))
+        versions = "; ".join(libraries.differences(recipe.header)[:3])
         words.append(
             f"{_count([*bytes_differ])} of other bytes than the recipe's ({video} videos, {audio} sounds), "
-            "marked in the manifest: other versions of the libraries, or another kind of machine"
+            f"marked in the manifest: {versions or 'another kind of machine, or versions of libraries'}"
         )
     return words
 

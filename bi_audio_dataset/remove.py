@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bi_audio_dataset import manifest, removals
 from bi_audio_dataset.finalize import read_record, write_dataset
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, check_version
 from bi_audio_dataset.shards import Placed
 from bi_audio_dataset.validate import find_shards
 from bi_audio_dataset.workplace import JOURNAL, KEPT, WORK
@@ -36,20 +36,23 @@ def remove(folder: Path, new: removals.Removals | None = None) -> Removed:
     """
     folder = Path(folder)
     record, work = read_record(folder), folder / WORK
-    if new:
-        removals.append(folder, new)
+    check_version(record.get("schema_version"), f"'{folder}'")
     if (work / "old").is_dir() and not (folder / "data").exists():
         os.replace(work / "old", folder / "data")  # killed between the two renames
+    if new and not (folder / "data").is_dir():
+        removals.append(folder, new)  # finalize will honour it, though there is nothing to remove from yet
     published = list(read_ids(find_shards(folder)))
     if not (folder / "manifest.jsonl").exists():
         raise UserError(f"'{folder}' holds no manifest.jsonl: build it again with this version")
-    listed, groups = removals.load(folder), removals.groups_of(folder / "manifest.jsonl")
+    listed, groups = removals.load(folder) | (new or {}), removals.groups_of(folder / "manifest.jsonl")
     gone = set(removed_of(published, listed, groups))
     unknown = set(listed) - _names_of(folder / "manifest.jsonl")
     placed = [clip for clip, _ in published if clip.id not in gone]
     result = Removed(tuple(sorted(gone)), len(placed), tuple(sorted(unknown)))
     if not placed:
         raise UserError(f"nothing of '{folder}' would be left: delete the folder")
+    if new:
+        removals.append(folder, new)
     lines = (folder / "manifest.jsonl", listed, groups)
     if not gone and not any(changed for changed, _ in _lines(*lines)):
         return result

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import istft, lfilter, stft
+from scipy.signal import butter, istft, lfilter, sosfilt, stft
 
 from bi_audio_dataset.ambisonics import check_foa
+from bi_audio_dataset.limits import LEVEL_MEASURES
 from bi_audio_dataset.schema import UserError
 
 #: Decoded panorama frames held at a time: one at 3840 x 1920, which then need not be copied.
@@ -24,7 +25,6 @@ BLOCK_BYTES = 32 * 2**20
 MAX_BLOCK_FRAMES = 32
 #: Mean square of a sound that counts as silence.
 QUIET = 1e-12
-LEVEL_MEASURES = ("rms", "lufs")
 
 #: A function of a field (4, N) and its sample rate that gives the field without its noise, (4, N).
 Denoiser = Callable[[NDArray[np.float32], int], NDArray[np.floating]]
@@ -136,6 +136,13 @@ def denoise(foa: ArrayLike, sample_rate: int, name: str | None) -> NDArray[np.fl
             "it must give finite samples of the same shape"
         )
     return clean.astype(np.float32)
+
+
+def high_passed(sound: NDArray[np.floating], sample_rate: int, from_hz: float) -> NDArray[np.floating]:
+    """(C, N) without what lies under from_hz (Butterworth, 24 dB an octave); 0 leaves it untouched."""
+    if not from_hz:
+        return sound
+    return sosfilt(butter(4, from_hz, "highpass", fs=sample_rate, output="sos"), sound).astype(sound.dtype)
 
 
 def load_denoiser(name: str) -> Denoiser:

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: Older version -> columns that its rows lack. What does without them takes it as it is (`check_readable`).
+OLDER = {1: ("direction",)}
 TRUTH_RATE_HZ = 25
 AUDIO_RATE_HZ = 44100
 SPLITS = ("train", "validation", "test")
@@ -43,6 +45,12 @@ def check_version(version: Any, what: str) -> None:
         else "install a newer visaudio, or use the program that wrote it"
     )
     raise UserError(f"{what} has schema_version {version!r}, this program reads {SCHEMA_VERSION}: {todo}")
+
+
+def check_readable(version: Any, what: str) -> None:
+    """As `check_version`, for what does without the columns that OLDER versions lack."""
+    if isinstance(version, bool) or version not in OLDER:
+        check_version(version, what)
 
 
 @dataclass(frozen=True)
@@ -124,8 +132,19 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Direction:
+    """Where most of a window's energy comes from, in degrees in the RECORDING's frame, as CameraTrack
+    is; confidence 0 (diffuse) to 1 (one plane wave)."""
+
+    azimuth_deg: float
+    elevation_deg: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class ClipRecord:
-    """One row: a view with its binaural sound. video is a whole MP4 file, audio a whole FLAC file."""
+    """One row: a view with its binaural sound. video is a whole MP4 file, audio a whole FLAC file; direction
+    is None where there is no field to measure it in (films that come with their two ears)."""
 
     id: str
     recording_id: str
@@ -147,6 +166,7 @@ class ClipRecord:
     provenance: str
     licence: str
     filters: Filters
+    direction: Direction | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_row(self) -> dict[str, Any]:
@@ -174,6 +194,7 @@ class ClipRecord:
         views = tuple(SourceView(**_tuples(view)) for view in row["truth"]["sources"])
         plain["truth"] = TruthTrack(rate_hz=row["truth"]["rate_hz"], sources=views)
         plain["filters"] = Filters(**row["filters"])
+        plain["direction"] = Direction(**row["direction"]) if row["direction"] else None
         return cls(**plain)
 
 
@@ -192,6 +213,8 @@ def features(decode: bool = False):
     """
     from datasets import Audio, Features, Value, Video
 
+    # older releases of `datasets` do not know the number of channels, but read files that state it
+    stereo = {"num_channels": 2} if "num_channels" in {f.name for f in fields(Audio)} else {}
     f32, text = Value("float32"), Value("string")
     view = {
         "class_name": text, "member": text, "caption": text,
@@ -205,7 +228,7 @@ def features(decode: bool = False):
             "recording_id": text,
             "split": text,
             "video": Video(decode=decode),
-            "audio": Audio(sampling_rate=AUDIO_RATE_HZ, decode=decode),
+            "audio": Audio(sampling_rate=AUDIO_RATE_HZ, decode=decode, **stereo),
             "caption": text,
             "duration_s": f32,
             "width": Value("int32"),
@@ -221,6 +244,7 @@ def features(decode: bool = False):
             "provenance": text,
             "licence": text,
             "filters": {f.name: f32 for f in fields(Filters)},
+            "direction": {f.name: f32 for f in fields(Direction)},
         }
     )
 
@@ -228,8 +252,8 @@ def features(decode: bool = False):
 def validate_row(row: dict[str, Any]) -> list[str]:
     """Problems of one row, each a short phrase; empty if it is sound. Looks at values, not into the media.
 
-    Checks version, split, positive sizes, lengths of camera and truth arrays, finite and in-range angles,
-    lateral against azimuth and elevation, and that nothing is `visible` outside the view.
+    Checks version, split, positive sizes, direction, lengths of camera and truth arrays, finite and in-range
+    angles, lateral against azimuth and elevation, and that nothing is `visible` outside the view.
     """
     try:
         record = ClipRecord.from_row(row)
@@ -249,6 +273,8 @@ def validate_row(row: dict[str, Any]) -> list[str]:
     for name, value in asdict(record.filters).items():
         if not _is_finite(value):
             problems.append(f"filters.{name} is {value}")
+    if record.direction is not None:
+        problems += _direction_problems(record.direction)
     if any(getattr(record, name) is None for name in ("duration_s", "width", "height", "hfov_deg")):
         return problems  # tracks and views cannot be judged without them
     problems += _track_problems(
@@ -257,6 +283,14 @@ def validate_row(row: dict[str, Any]) -> list[str]:
     for index, view in enumerate(record.truth.sources):
         problems += _view_problems(f"truth.sources[{index}]", view, record)
     return problems
+
+
+def _direction_problems(direction: Direction) -> list[str]:
+    return [
+        f"direction.{name} is {value}, expected {low} to {high}"
+        for name, low, high in (("azimuth_deg", -180, 180), ("elevation_deg", -90, 90), ("confidence", 0, 1))
+        if not (_is_finite(value := getattr(direction, name)) and low - 1e-3 <= value <= high + 1e-3)
+    ]
 
 
 def _is_finite(value: float | None) -> bool:

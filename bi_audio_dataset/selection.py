@@ -27,7 +27,8 @@ from bi_audio_dataset.splits import split_of_group
 
 @dataclass(slots=True)
 class Clip:
-    """A clip's row as far as decisions need it. offset: of its line in the file."""
+    """A clip's row as far as decisions need it. offset: of its line in the file; reasons: names of the
+    filters that left it out."""
 
     id: str
     offset: int
@@ -35,6 +36,7 @@ class Clip:
     split: str
     render: int
     prints: dict[str, str]
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -69,10 +71,13 @@ class Fate:
 
 @dataclass
 class Plan:
-    """fates: by clip id; problems: one line each, of what the user should look at."""
+    """fates: by clip id; problems: one line each, of what the user should look at; notes: of what came of
+    what reviewers asked for, where nothing is left to do; waiting: clips that are still to be judged."""
 
     fates: dict[str, Fate]
     problems: list[str]
+    notes: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
     duplicate_pairs: int = 0
     split_groups: int = 0
 
@@ -118,6 +123,7 @@ def clip_of(row: dict[str, Any], offset: int) -> Clip:
         split=row["split"],
         render=row.get("draw", {}).get("render", 0),
         prints=row.get("fingerprint") or {},
+        reasons=tuple(row["reasons"]),
     )
 
 
@@ -129,9 +135,12 @@ def decide(
     removed: Removals | None = None,
 ) -> Plan:
     """The fate of each clip. verdicts: of reviewers, by clip id; captions: that replace a clip's own;
-    removed: clips, recordings or groups that may not be published, with the reason."""
+    removed: clips, recordings or groups that may not be published, with the reason.
+
+    UserError where two recordings have clips of one id."""
     verdicts, captions, removed = verdicts or {}, captions or {}, removed or {}
     built = [entry for entry in entries.values() if entry.built]
+    _check_clip_ids(built)
     fates = {
         clip.id: Fate("accept" if clip.accepted else "reject", clip.split)
         for entry in built
@@ -145,7 +154,7 @@ def decide(
             why = reason_for(removed, clip.id, entry.id, entry.group)
             if why is not None:
                 _reject(fate, "removed", why)
-            _review(fate, clip, verdicts.get(clip.id), plan.problems)
+            _review(fate, clip, verdicts.get(clip.id), plan)
     for what, ids in (("decision", verdicts), ("caption", captions)):
         unknown = sorted(set(ids) - set(fates))
         if unknown:
@@ -158,23 +167,41 @@ def decide(
     return plan
 
 
+def _check_clip_ids(built: list[Entry]) -> None:
+    homes: dict[str, str] = {}
+    for entry in built:
+        for clip in entry.clips:
+            if clip.id in homes:
+                raise UserError(
+                    f"two clips have the id '{clip.id}', of recordings '{homes[clip.id]}' and '{entry.id}': "
+                    "rename the files of one of them and build into a new folder"
+                )
+            homes[clip.id] = entry.id
+
+
 def _reject(fate: Fate, name: str, why: str) -> None:
     fate.decision = "reject"
     fate.reasons[name] = why
 
 
-def _review(fate: Fate, clip: Clip, verdict: Verdict | None, problems: list[str]) -> None:
+def _review(fate: Fate, clip: Clip, verdict: Verdict | None, plan: Plan) -> None:
     if verdict is None:
         return
-    who = " and ".join(verdict.reviewers)
+    who, problems = " and ".join(verdict.reviewers), plan.problems
     if verdict.disagreement:
         problems.append(f"reviewers differ about '{clip.id}' ({who}): it is left out")
     if verdict.decision == "rerender" or verdict.render > clip.render:
-        if clip.render >= verdict.render:
+        asked = f"{who} asked for another camera path"
+        if clip.render >= verdict.render and not clip.accepted:
+            asked += f", which {' and '.join(clip.reasons)} left out"
+            plan.notes.append(f"'{clip.id}': {asked}")
+        elif clip.render >= verdict.render:
+            plan.waiting.append(clip.id)
             problems.append(f"'{clip.id}' was rendered again: review it")
         else:
+            plan.waiting.append(clip.id)
             problems.append(f"'{clip.id}' waits for another camera path: run the build again, then review it")
-        _reject(fate, "review", f"{who} asked for another camera path")
+        _reject(fate, "review", asked)
     elif verdict.render < clip.render:
         fate.marks["review"] = "not judged since it was rendered again"
     elif verdict.decision == "reject":

@@ -6,6 +6,7 @@ paths. The schema carries the `huggingface` metadata, so `datasets.load_dataset(
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -45,7 +46,7 @@ def write_rows(
 
 def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]] | None:
     """The manifest rows in a Parquet file's metadata; None where there are none or the file is no Parquet
-    file."""
+    file. UserError where it lies elsewhere and cannot be had."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -53,17 +54,34 @@ def read_manifest(path: str | os.PathLike) -> list[dict[str, Any]] | None:
         with part_file(path) as handle:
             found = (pq.read_schema(handle).metadata or {}).get(MANIFEST_KEY)
         return None if found is None else json.loads(found)
+    except UserError:  # is a ValueError too
+        raise
     except (pa.ArrowException, OSError, ValueError):
         return None
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of one Parquet file as plain dicts, a row group at a time. columns: only these."""
+    """The rows of one Parquet file as plain dicts, a row group at a time. columns: only these. UserError for
+    a damaged file."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as parquet:
+    with _readable(path, "validate the folder"), pq.ParquetFile(path) as parquet:
         for batch in parquet.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns):
             yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _readable(path: str | os.PathLike, todo: str) -> Iterator[None]:
+    """What pyarrow says of a damaged file, as one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the machine's, not the file's
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: is damaged ({why}): {todo}") from None
 
 
 def figures_of(paths: Iterable[Path], figures: Figures | None = None) -> Figures:
@@ -184,7 +202,10 @@ def _pick(clips: list[Placed]):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with part_file(clips[0].part) as handle:
+    with (
+        _readable(clips[0].part, "remove that file and run the build again"),
+        part_file(clips[0].part) as handle,
+    ):
         table = pq.read_table(handle)
     place = {clip_id: number for number, clip_id in enumerate(table.column("id").to_pylist())}
     missing = [clip.id for clip in clips if clip.id not in place]

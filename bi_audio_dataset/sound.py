@@ -64,11 +64,13 @@ def input_digest(recording: Recording) -> dict[str, str]:
     paths = {"video": Path(recording.video_path), "audio": Path(recording.audio_path)}
     if paths["audio"] == paths["video"]:
         del paths["audio"]
-    digests = {}
-    for name, path in paths.items():
-        with open(path, "rb") as handle:
-            digest = hashlib.sha256()
-            while block := handle.read(1 << 20):
-                digest.update(block)
-        digests[name] = digest.hexdigest()
-    return digests
+    return {name: file_digest(path) for name, path in paths.items()}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

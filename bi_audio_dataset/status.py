@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bi_audio_dataset import manifest
+from bi_audio_dataset import manifest, retry
 from bi_audio_dataset.finalize import Tally, read_record, tally_of
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.workplace import JOURNAL, WORK, Parts
@@ -15,8 +15,13 @@ from bi_audio_dataset.workplace import JOURNAL, WORK, Parts
 RECENT_S = 1800.0
 
 
-def status(folder: Path) -> list[str]:
-    """Lines of text about a dataset folder, finished or being built. UserError if it is none."""
+#: So many recordings in quarantine are named where not all are asked for.
+NAMED = 20
+
+
+def status(folder: Path, named: int | None = NAMED) -> list[str]:
+    """Lines of text about a dataset folder, finished or being built. named: how many recordings in quarantine
+    are listed with their reasons, None for all. UserError if it is no dataset folder."""
     folder = Path(folder)
     record = read_record(folder)
     total = record["source"]["recordings"]
@@ -24,7 +29,8 @@ def status(folder: Path) -> list[str]:
     if (folder / "data").is_dir() and not journal.exists():
         if not final.exists():
             return [f"{folder}: complete, {total} recordings; made by a version that kept no manifest"]
-        return [f"{folder}: complete", *report(tally_of(manifest.read(final, camera=False)))]
+        told = report(tally_of(manifest.read(final, camera=False)))
+        return [f"{folder}: complete", *told, *reasons(retry.quarantined(folder), named)]
     if not journal.exists():
         return [f"{folder}: 0 of {total} recordings done"]
     entries = index_rows(journal)
@@ -33,11 +39,21 @@ def status(folder: Path) -> list[str]:
     }
     tally = tally_of(row for offset, row in manifest.rows_at(journal) if offset in rows)
     lines = [f"{folder}: {len(entries)} of {total} recordings done", *report(tally)]
+    bad = {entry.id: "; ".join(entry.reasons.values()) for entry in entries.values() if not entry.built}
+    lines += reasons(bad, named)
     lines += rates(list(entries.values()), total - len(entries))
     size = sum(Parts.of(folder / WORK).sizes().values())
     if entries:
         lines.append(f"{size / 1e6:.1f} MB so far, about {size / len(entries) * total / 1e6:.0f} MB in all")
     return lines
+
+
+def reasons(bad: Mapping[str, str], named: int | None) -> list[str]:
+    """Why recordings are in quarantine, a line each. bad: id -> words."""
+    shown = sorted(bad)[:named]
+    lines = [f"  {name}: {bad[name]}" for name in shown]
+    more = len(bad) - len(shown)
+    return [*lines, f"  and {more} more in quarantine: --all names them"] if more else lines
 
 
 def rates(entries: Sequence[Entry], left: int) -> list[str]:

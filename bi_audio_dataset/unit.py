@@ -7,7 +7,8 @@ be used has a result too: a manifest row that says why. Who runs units: executor
 A part is addressed by what it is made of: `Work.key` is the digest of the source's settings, the config with
 its seed and the integer version of each stage; `unit_key` adds the recording and the renderings asked for. It
 stands in the part and in the journal, and a part with another key is made again. What is in the source's
-files is not part of it, as it is known only when they are read: their SHA-256 is the manifest's "input".
+files is not part of it, as it is known only when they are read: their SHA-256 is the manifest's "input". The
+journal keeps their sizes and times instead (unchanged.py), and a recording that was replaced is made again.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset import manifest
 from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable
+from bi_audio_dataset.libraries import versions
 from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError
 from bi_audio_dataset.shards import write_rows
 from bi_audio_dataset.sources.base import Source
-from bi_audio_dataset.workplace import Parts
+from bi_audio_dataset.texts import folders_of, without_places
+from bi_audio_dataset.unchanged import files_of
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,9 +40,11 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @dataclass(frozen=True)
 class Asked:
     """What a unit of work needs beside the recording: renders {clip id: rendering asked for by a reviewer};
-    evidence_folder: where the review page finds what it shows, None to keep nothing."""
+    evidence: whether what the review page shows is kept; evidence_folder: where the page finds it, None if
+    workers need not reach that: then it is left beside the parts, from where `build` fetches it."""
 
     renders: dict[str, int] = field(default_factory=dict)
+    evidence: bool = False
     evidence_folder: Path | None = None
 
 
@@ -48,6 +54,7 @@ class Work:
 
     key: `work_key`; stages: the versions that the key is about, which a worker's code must have;
     scratch: for what a recording needs while it is made; None is the machine's temporary folder.
+    libraries: the versions that a worker must have, if any is named.
     """
 
     source: Source
@@ -57,6 +64,7 @@ class Work:
     key: str = ""
     scratch: Path | None = None
     stages: dict[str, int] = field(default_factory=lambda: dict(manifest.STAGE_VERSIONS))
+    libraries: dict[str, str] = field(default_factory=dict)
 
     def task(self, alone: bool = False) -> Task:
         """What makes units in this process. alone: the process does nothing else, so it may be held to one
@@ -71,7 +79,8 @@ class Work:
         """The rows of a recording on which processes die."""
         self.parts.remove(recording_id)
         split = self.source.split(recording_id)
-        return [quarantine_row(self.source, recording_id, split, {"crashed": why})]
+        reasons = {"crashed": without_places(why, folders_of(self.source))}
+        return [quarantine_row(self.source, recording_id, split, reasons)]
 
 
 def work_key(source: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -119,8 +128,14 @@ class Task:
                 f"this worker's code has the stages {manifest.STAGE_VERSIONS}, the build {work.stages}: "
                 "install the same version everywhere"
             )
+        here = versions() if work.libraries else {}
+        if here != work.libraries:
+            names = sorted(n for n in {*here, *work.libraries} if here.get(n) != work.libraries.get(n))
+            words = ", ".join(f"{n} {here.get(n)}, not {work.libraries.get(n)}" for n in names[:3])
+            raise UserError(f"this worker has {words}: install the same libraries everywhere")
         self.work, self.source = work, work.source
-        self.make = ClipMaker(work.config, evidence=work.asked.evidence_folder is not None)
+        self.make = ClipMaker(work.config, evidence=work.asked.evidence)
+        self.windows_s = 0.0  # of the last recording's seconds, those of its windows
 
     def __call__(self, recording_id: str) -> list[dict[str, Any]]:
         """The recording's manifest rows, its own first. A recording that cannot be used has that row
@@ -130,12 +145,16 @@ class Task:
         split = self.source.split(recording_id)
         if split not in SPLITS:
             raise ValueError(f"source '{self.source.name}' gave split '{split}', expected one of {SPLITS}")
+        folders = folders_of(self.source)
         try:
             with tempfile.TemporaryDirectory(dir=work.scratch) as workdir:
+                folders.append(Path(workdir))
                 recording = self.source.fetch(recording_id, Path(workdir))
+                files = files_of(recording, self.source, Path(workdir))
+                folders += [Path(recording.video_path).parent, Path(recording.audio_path).parent]
                 made = self.make.make(recording, self.source.name, split, work.asked.renders)
         except Unusable as error:
-            return [self._quarantine(recording_id, split, error.reasons, error.measures)]
+            return [self._quarantine(recording_id, split, folders, error.reasons, error.measures)]
         except MemoryError:
             raise
         except Exception as error:
@@ -143,22 +162,40 @@ class Task:
             if _is_disk_full(error) or _is_disk_full(error.__cause__):
                 raise
             known = isinstance(error, UserError)
-            text = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return [self._quarantine(recording_id, split, {"unusable" if known else "failed": text})]
+            text = str(error)
+            if not known:
+                words = without_places(" ".join(text.split()), folders)
+                text = f"{type(error).__name__}: {words[:300]}"
+            reason = {"unusable" if known else "failed": text}
+            return [self._quarantine(recording_id, split, folders, reason)]
+        self.windows_s = made.windows_s
         renders = {row["id"]: row.get("draw", {}).get("render", 0) for row in made.clips}
         key = unit_key(work.key, recording_id, renders)
         rows = [{**made.recording, "clips": len(made.clips), "unit": key}, *made.clips]
         with work.parts.writing(recording_id, work.scratch) as beside:
             write_rows(beside, made.records, rows)
+            size = beside.stat().st_size
             for clip_id, found in made.evidence.items():
-                evidence.save(work.asked.evidence_folder, clip_id, found)
-        rows[0] = {**rows[0], "seconds": round(time.perf_counter() - started_s, 3)}
+                if work.asked.evidence_folder is not None:
+                    evidence.save(work.asked.evidence_folder, clip_id, found)
+                else:
+                    name = evidence.file_name(clip_id, found.render, EVIDENCE)
+                    work.parts.put(name, evidence.pack(found, clip_id), work.scratch)
+        seconds = round(time.perf_counter() - started_s, 3)
+        rows[0] = {**rows[0], "seconds": seconds, "size": size, "files": files}
         return rows
 
     def _quarantine(
-        self, recording_id: str, split: str, reasons: dict[str, str], measures: dict[str, float] | None = None
+        self,
+        recording_id: str,
+        split: str,
+        folders: Sequence[Path],
+        reasons: dict[str, str],
+        measures: dict[str, float] | None = None,
     ) -> dict[str, Any]:
+        """folders: what the reasons may speak of, and the manifest may not."""
         self.work.parts.remove(recording_id)
+        reasons = {name: without_places(why, folders) for name, why in reasons.items()}
         return quarantine_row(self.source, recording_id, split, reasons, measures)
 
 

@@ -1,6 +1,6 @@
 """python -m bi_audio_dataset upgrade DIR: datasets of older schema versions, rewritten for this one.
 
-What becomes of a row stands in migrations.py.
+What becomes of a row stands in migrations.py; what a row lacks may be taken from the set's manifest.jsonl.
 
 Shards are written to DIR/.work/upgrade, each beside and then renamed; when all of them are there, card and
 build.json too, a marker says so and they take the places of the old ones by renames. Killed anywhere, the
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset import card
+from bi_audio_dataset import card, manifest
 from bi_audio_dataset.card_command import compose
 from bi_audio_dataset.finalize import read_record
-from bi_audio_dataset.migrations import STEPS, Row, check_upgradable, upgrade_row
+from bi_audio_dataset.migrations import STEPS, Row, check_upgradable, manifest_values, upgrade_row
 from bi_audio_dataset.schema import CONFIGS, SCHEMA_VERSION, UserError
 from bi_audio_dataset.shards import read_manifest, read_rows, rewrite
 from bi_audio_dataset.workplace import PARTS, PARTS_AT, WORK
@@ -174,10 +174,10 @@ def _upgrade_one(source: Path, target: Path, progress: bool) -> int:
         tqdm(desc="upgrade", unit="clip", disable=not progress) as bar,
     ):
 
-        def rows(path: Path) -> Iterator[Row]:
+        def rows(path: Path, said: Mapping[str, Row]) -> Iterator[Row]:
             nonlocal count
             for row in read_rows(path):
-                yield upgrade_row(row)
+                yield upgrade_row(row, said.get(row["id"]))
                 count += 1
                 bar.update()
 
@@ -187,11 +187,14 @@ def _upgrade_one(source: Path, target: Path, progress: bool) -> int:
         shards, parts = _files(source, parts=source == target)
         for part in parts:  # each is a thing of its own, and may be replaced on its own
             if _versions_in(part) - {SCHEMA_VERSION}:
-                rewrite(part, rows(part), read_manifest(part))
+                decided = read_manifest(part)
+                rewrite(part, rows(part, manifest_values(decided or ())), decided)
         if not (stage / READY).exists():
             if source != target:
                 _copy_rest(source, target, stage)
-            _stage(source, target, stage, shards, rows)
+            path = source / "manifest.jsonl"
+            said = manifest_values(manifest.read(path, camera=False)) if shards and path.exists() else {}
+            _stage(source, target, stage, shards, lambda shard: rows(shard, said))
         _install(stage, target)
     return count
 
@@ -219,7 +222,7 @@ def _stage(
     """Everything that changes, written and on the disk; the marker last."""
     record = None
     if (source / "build.json").exists():
-        record = read_record(source) | {"schema_version": SCHEMA_VERSION}
+        record = read_record(source, whole=False) | {"schema_version": SCHEMA_VERSION}
         _write_text(stage / "build.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
     if shards:
         data = stage / "data"

@@ -12,7 +12,8 @@ import numpy as np
 
 from bi_audio_dataset import manifest
 from bi_audio_dataset import media as media_io
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, SCHEMA_VERSION, SPLITS, UserError, validate_row
+from bi_audio_dataset.migrations import upgrade_row
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, OLDER, SCHEMA_VERSION, SPLITS, UserError, validate_row
 from bi_audio_dataset.shards import Figures, arrow_schema, read_rows
 
 PROBLEM_LIMIT = 200
@@ -26,6 +27,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
     shards: int = 0
+    versions: set[int] = field(default_factory=set)  # schema versions of the rows
 
     def summary(self) -> str:
         counts = ", ".join(
@@ -33,7 +35,9 @@ class Report:
         )
         verdict = f"{len(self.problems)} problems" if self.problems else "no problems"
         hours = self.figures.seconds / 3600
-        return f"{self.folder}: {self.shards} shards, {counts or 'no'} clips, {hours:.2f} h: {verdict}"
+        text = f"{self.folder}: {self.shards} shards, {counts or 'no'} clips, {hours:.2f} h: {verdict}"
+        older = ", ".join(str(version) for version in sorted(self.versions & OLDER.keys()))
+        return f"{text} (schema version {older}; `upgrade` makes it {SCHEMA_VERSION})" if older else text
 
 
 def validate(folder: Path, media: bool = True, progress: bool = False) -> Report:
@@ -52,7 +56,8 @@ def validate(folder: Path, media: bool = True, progress: bool = False) -> Report
     with tqdm(desc="validate", unit="clip", disable=not progress) as bar:
         for shard in shards:
             for row in _rows(shard, report):
-                problems = validate_row(row)
+                report.versions.add(row.get("schema_version"))
+                problems = _row_problems(row)
                 problems += _identity_problems(row, shard, seen, homes)
                 if media and not problems:
                     problems += media_problems(row)
@@ -69,6 +74,14 @@ def validate(folder: Path, media: bool = True, progress: bool = False) -> Report
     if not report.problems:  # else it would only say again what is missing
         report.problems += manifest_problems(folder, seen)
     return report
+
+
+def _row_problems(row: dict[str, Any]) -> list[str]:
+    """Those of an older version are judged as what `upgrade` makes of them."""
+    try:
+        return validate_row(upgrade_row(row) if row.get("schema_version") in OLDER else row)
+    except UserError as error:
+        return [str(error)]
 
 
 def manifest_problems(folder: Path, shard_of: dict[str, str]) -> list[str]:
@@ -171,7 +184,8 @@ def _rows(shard: Path, report: Report):
         report.problems.append(f"{shard.name}: not a Parquet file ({_one_line(error)})")
         return
     wanted = arrow_schema()
-    missing = [name for name in wanted.names if name not in found.names]
+    later = {name for names in OLDER.values() for name in names}  # a row that should have them says so
+    missing = [name for name in wanted.names if name not in found.names and name not in later]
     extra = [name for name in found.names if name not in wanted.names]
     wrong = [n for n in wanted.names if n in found.names and found.field(n).type != wanted.field(n).type]
     if missing or wrong:

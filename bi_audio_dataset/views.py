@@ -49,7 +49,9 @@ def render_views(
         ]
 
     info = media.probe(video)
-    blocks = media.iter_frames(video, times_s, chunk=block_frames(info.width, info.height))
+    probe.damage = media.Damage(config.fps)
+    chunk = block_frames(info.width, info.height)
+    blocks = media.iter_frames(video, times_s, chunk=chunk, damage=probe.damage)
     frames = _watched(blocks, len(times_s), config, probe)
     if len(cameras) == 1:
         return [_encode((views(frame, k)[0] for k, frame in enumerate(frames)), config)]
@@ -60,7 +62,8 @@ def recode_film(
     video: Path, times_s: NDArray[np.float64], size: tuple[int, int], config: BuildConfig, probe: PictureProbe
 ) -> bytes:
     """H.264 file of a film at times_s (F,), brought to size (width, height)."""
-    blocks = media.iter_frames(video, times_s, size)
+    probe.damage = media.Damage(config.fps)
+    blocks = media.iter_frames(video, times_s, size, damage=probe.damage)
     return _encode(_watched(blocks, len(times_s), config, probe), config)
 
 

@@ -7,6 +7,7 @@ Every error a user can cause is a `UserError` of one line; nothing is left behin
 
 from bi_audio_dataset.media.ambisonic_tags import AmbisonicTag, ambisonic_tag
 from bi_audio_dataset.media.audio import read_audio, write_audio
+from bi_audio_dataset.media.damage import Damage
 from bi_audio_dataset.media.encode import encode_video_bytes, write_video
 from bi_audio_dataset.media.frames import iter_frames, read_frames
 from bi_audio_dataset.media.mux import mux_binaural, output_container_for
@@ -15,6 +16,7 @@ from bi_audio_dataset.media.probe import AudioInfo, MediaInfo, probe, probe_audi
 __all__ = [
     "AmbisonicTag",
     "AudioInfo",
+    "Damage",
     "MediaInfo",
     "ambisonic_tag",
     "encode_video_bytes",

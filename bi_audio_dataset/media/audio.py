@@ -14,6 +14,7 @@ import soxr
 from bi_audio_dataset.media.files import check_input, open_input, reading, replacing
 from bi_audio_dataset.media.probe import origin_of, sound_to_decode
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.unusable import Unusable
 
 # libsndfile reads these: integers come out exact and channels in file order (FFmpeg reorders some layouts).
 _SNDFILE_SUFFIXES = {".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".ogg", ".amb"}
@@ -59,7 +60,8 @@ def read_audio(
         audio_CN, rate = _read_pyav(path, first_s, end_s)
     if not np.isfinite(audio_CN).all():
         bad = int((~np.isfinite(audio_CN)).sum())
-        raise UserError(f"{path}: holds NaN or infinity ({bad} samples), expected finite sound")
+        why = f"{path}: holds NaN or infinity ({bad} samples), expected finite sound"
+        raise Unusable({"not_finite": why}, {"not_finite.samples": bad})
     if mono:
         audio_CN = audio_CN.mean(axis=0, keepdims=True)
     if sample_rate is not None and sample_rate != rate:

@@ -1,7 +1,7 @@
 """Frames by timestamp: decord2 decodes and resizes; where it cannot, PyAV stands in with the same meaning.
 
-PyAV also gives pictures of more than DECORD_PIXELS: at 3840 x 1920 decord2 3.4 takes 171 ms of CPU time a
-frame and 1.5 GB, PyAV 12 ms and 0.15 GB.
+PyAV also gives pictures of more than DECORD_PIXELS, of which decord2 3.4 holds many at a time
+(benchmarks/media.py).
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from bi_audio_dataset.media.damage import Damage, Suspects, in_holes, too_old, usual_gap_s
 from bi_audio_dataset.media.files import open_input, reading
 from bi_audio_dataset.media.probe import Timeline, timeline, video_stream
 from bi_audio_dataset.schema import UserError
@@ -65,11 +66,15 @@ def iter_frames(
     size: tuple[int, int] | None = None,
     chunk: int = 32,
     num_threads: int = 2,
+    damage: Damage | None = None,
 ) -> Iterator[np.ndarray]:
     """`read_frames` in blocks of (<= chunk, H, W, 3), in memory that does not grow with the video.
 
+    A frame that cannot be decoded is replaced by the one before it.
+
     Args:
         times_s: (T,) presentation times that do not fall.
+        damage: is told of each block's missing frames.
 
     Raises:
         ValueError: `times_s` falls somewhere.
@@ -87,14 +92,21 @@ def iter_frames(
     reader = None
     if size[0] * size[1] <= DECORD_PIXELS:
         reader = _open_decord(Path(path), line, size, num_threads, probe_index=int(blocks[0][0]))
-    if reader is None:
-        yield from _pyav_blocks(Path(path), line, blocks, size, num_threads)
-        return
+    holes = np.split(in_holes(line, times_s, indices), range(chunk, len(indices), chunk))
     for number, block in enumerate(blocks):
-        frames = _decord_block(reader, block, size)
-        if frames is None:  # a damaged stretch: PyAV takes over from here
-            yield from _pyav_blocks(Path(path), line, blocks[number:], size, num_threads)
-            return
+        frames = None if reader is None else _decord_block(reader, block, size)
+        if frames is None:  # from here on PyAV: decord was not asked, or met a damaged stretch
+            blocks, holes = blocks[number:], holes[number:]
+            break
+        if damage is not None:
+            damage.add(holes[number])
+        yield frames
+    else:
+        return
+    found = _pyav_blocks(Path(path), line, blocks, size, num_threads)
+    for in_hole, (frames, missing) in zip(holes, found, strict=True):
+        if damage is not None:
+            damage.add(in_hole | missing)
         yield frames
 
 
@@ -117,6 +129,8 @@ def _decord():
     sys.modules["nvidia"] = None
     try:
         import decord
+
+        decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg writes to stderr past Python
     finally:
         del sys.modules["nvidia"]
         if before is not absent:
@@ -166,26 +180,40 @@ def _decord_block(reader, block: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return frames if frames.shape == (len(block), size[1], size[0], 3) else None
 
 
-def _pyav_blocks(path: Path, line: Timeline, blocks, size, num_threads: int) -> Iterator[np.ndarray]:
-    """The same blocks by PyAV, in one pass; a frame that cannot be decoded is replaced by the one before."""
+def _pyav_blocks(
+    path: Path, line: Timeline, blocks, size, num_threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same blocks by PyAV, in one pass, and which of their frames are missing (n,) bool.
+
+    A frame that cannot be decoded is replaced by the one before.
+    """
     if size[0] * size[1] > DECORD_PIXELS:
         _keep_freed_pictures()
-    frames = _pyav_frames(path, line, size, num_threads, start_s=line.times_s[blocks[0][0]])
+    suspects, usual_s = Suspects(), usual_gap_s(line)
+    start_s = line.times_s[blocks[0][0]]
+    frames = _pyav_frames(path, line, size, num_threads, start_s, suspects)
     time_s, picture = next(frames, (None, None))
+    if (picture is None or time_s > start_s + _TIME_SLACK_S) and start_s > line.times_s[line.shown][0]:
+        # nothing from the key frame on: what is before it stands in
+        suspects.spans.clear()
+        frames = _pyav_frames(path, line, size, num_threads, 0.0, suspects)
+        time_s, picture = next(frames, (None, None))
     if picture is None:
         raise UserError(f"{path}: no frame of the picture can be read; is the file damaged or cut short?")
     following = next(frames, None)
     for block in blocks:
         out = None if len(block) == 1 else np.empty((len(block), size[1], size[0], 3), dtype=np.uint8)
+        missing = np.zeros(len(block), bool)
         for row, index in enumerate(block):
             while following is not None and following[0] <= line.times_s[index] + _TIME_SLACK_S:
-                picture = following[1]
+                time_s, picture = following
                 following = next(frames, None)
+            missing[row] = suspects.hold(line.times_s[index]) or too_old(line, index, time_s, usual_s)
             if out is None:  # a large picture on its own need not be copied
                 out = np.ascontiguousarray(picture())[None]
             else:
                 out[row] = picture()
-        yield out
+        yield out, missing
 
 
 @lru_cache(maxsize=1)
@@ -202,8 +230,11 @@ def _keep_freed_pictures() -> None:
         mallopt(option, value)
 
 
-def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: float):
-    """Yields (time_s, function giving the upright (H, W, 3) picture) from the key frame by `start_s` on."""
+def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: float, suspects: Suspects):
+    """Yields (time_s, function giving the upright (H, W, 3) picture) from the key frame by `start_s` on.
+
+    What cannot be decoded is passed over, and so are the pictures that lean on it; suspects is told of both.
+    """
     turned = line.info.rotation_deg % 180 != 0
     width, height = size[::-1] if turned else size
 
@@ -219,13 +250,34 @@ def _pyav_frames(path: Path, line: Timeline, size, num_threads: int, start_s: fl
         stream.codec_context.thread_count = num_threads
         if start_s > 0:
             container.seek(int((start_s + float(line.origin_s)) / stream.time_base), stream=stream)
-        decoded = container.decode(stream)
-        while True:
-            try:
-                frame = next(decoded)
-            except (StopIteration, av.error.FFmpegError):
-                return
+        for frame in _decoded(container, stream, line.origin_s, suspects):
             if frame.pts is not None:
                 time_s = float(frame.pts * stream.time_base - line.origin_s)
-                if time_s > -1e-9:
+                if frame.is_corrupt:
+                    suspects.single(time_s)
+                if time_s > -1e-9 and not suspects.hold(time_s):
                     yield time_s, lambda frame=frame: upright(frame)
+
+
+def _decoded(container, stream, origin_s, suspects: Suspects) -> Iterator[av.VideoFrame]:
+    """Every frame that the decoder gives, also after packets that it cannot decode."""
+    packets = container.demux(stream)
+    time_s = -np.inf  # of the last packet that has one
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:  # cut short: what came before still plays
+            packet = None
+        if packet is None:
+            return
+        stated = packet.dts if packet.pts is None else packet.pts
+        if stated is not None:
+            time_s = float(stated * stream.time_base - origin_s)
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            suspects.begin(time_s)
+            continue
+        if packet.is_keyframe:
+            suspects.end(time_s)
+        yield from frames

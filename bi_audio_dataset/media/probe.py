@@ -15,7 +15,7 @@ from bi_audio_dataset.media.files import check_input, open_input, reading
 from bi_audio_dataset.schema import UserError
 
 # Containers that count in whole milliseconds: gaps that differ by less are still a constant rate.
-_ROUNDING_S = 0.0021
+ROUNDING_S = 0.0021
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _timeline(path: Path, size: int, changed_ns: int) -> Timeline:
         height=width if rotation_deg % 180 else height,
         rotation_deg=rotation_deg,
         fps=float(len(gaps_s) / span_s) if span_s > 0 else float(fallback_rate),
-        is_variable_rate=bool(len(gaps_s) and np.ptp(gaps_s) > _ROUNDING_S),
+        is_variable_rate=bool(len(gaps_s) and np.ptp(gaps_s) > ROUNDING_S),
         num_frames=int(shown.sum()),
         first_frame_s=float(visible_s[0]),
         audio_channels=audio.channels if audio else None,

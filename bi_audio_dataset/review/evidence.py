@@ -14,7 +14,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bi_audio_dataset import ambisonics, sphere
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.workplace import EVIDENCE, Parts, file_stem, is_digest
 
 FOLDER = "review/evidence"
 PANORAMA_SIZE = (512, 256)
@@ -66,30 +67,55 @@ def collect(
     return Evidence(small, matrices.astype(np.float32), WINDOW_S, render)
 
 
-def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
-    """Write beside and rename; evidence of other renderings of the clip is removed. The same bytes each
-    time.
-    """
-    home = Path(folder) / FOLDER
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / f"{quote(clip_id, safe='')}.{evidence.render}.npz"
+def file_name(clip_id: str, render: int, suffix: str = ".npz") -> str:
+    return f"{file_stem(clip_id)}.{render}{suffix}"
+
+
+def pack(evidence: Evidence, clip_id: str) -> bytes:
+    """The file of it, the same bytes each time."""
     done, jpeg = cv2.imencode(".jpg", evidence.panorama[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
         raise ValueError(f"panorama of shape {evidence.panorama.shape} cannot be written as JPEG")
     buffer = io.BytesIO()
-    np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s)
+    # a long id's file is named by a digest
+    named = {} if unquote(file_stem(clip_id)) == clip_id else {"clip_id": clip_id}
+    np.savez(buffer, jpeg=jpeg, covariance=evidence.covariance, window_s=evidence.window_s, **named)
+    return buffer.getvalue()
+
+
+def save(folder: Path, clip_id: str, evidence: Evidence) -> Path:
+    """Write beside and rename; evidence of other renderings of the clip is removed."""
+    home = Path(folder) / FOLDER
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / file_name(clip_id, evidence.render)
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(buffer.getvalue())
+    beside.write_bytes(pack(evidence, clip_id))
     os.replace(beside, path)
-    for other in _files(home, clip_id):
+    _only(path)
+    return path
+
+
+def collect_from(parts: Parts, folder: Path) -> None:
+    """Bring what workers have left beside the parts into the folder. Killed in between, it may be called
+    again."""
+    home = Path(folder) / FOLDER
+    for name in sorted(parts.sizes(EVIDENCE)):
+        path = home / (name.removesuffix(EVIDENCE) + ".npz")
+        home.mkdir(parents=True, exist_ok=True)
+        parts.take(name, path)
+        # of an earlier rendering if it comes late, from a worker that was taken for dead
+        _only(max(_files(home, _stem(path)), key=_render))
+
+
+def _only(path: Path) -> None:
+    for other in _files(path.parent, _stem(path)):
         if other != path:
             other.unlink()
-    return path
 
 
 def load(folder: Path, clip_id: str) -> Evidence | None:
     """None if the build kept none. UserError if the file is damaged."""
-    paths = _files(Path(folder) / FOLDER, clip_id)
+    paths = _files(Path(folder) / FOLDER, file_stem(clip_id))
     if not paths:
         return None
     path = max(paths, key=_render)
@@ -110,14 +136,29 @@ def renders(folder: Path) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for path in (Path(folder) / FOLDER).glob("*.npz"):
-        clip_id = unquote(path.name.rsplit(".", 2)[0])
+        clip_id = _clip_id(path)
         found[clip_id] = max(_render(path), found.get(clip_id, 0))
     return found
 
 
-def _files(home: Path, clip_id: str) -> list[Path]:
-    stem = quote(clip_id, safe="")  # leaves no character that a glob reads as a pattern
-    return [path for path in home.glob(f"{stem}.*.npz") if path.name.rsplit(".", 2)[0] == stem]
+def _files(home: Path, stem: str) -> list[Path]:
+    """All renderings of a clip; the stem holds no character that a glob reads as a pattern."""
+    return [path for path in home.glob(f"{stem}.*.npz") if _stem(path) == stem]
+
+
+def _stem(path: Path) -> str:
+    return path.name.rsplit(".", 2)[0]
+
+
+def _clip_id(path: Path) -> str:
+    stem = _stem(path)
+    if not is_digest(stem):
+        return unquote(stem)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return str(kept["clip_id"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return stem  # damaged: `load` says so to who asks for this clip
 
 
 def _render(path: Path) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.channels import AMBIX, ChannelOrder
-from bi_audio_dataset.schema import SourceTruth, UserError
+from bi_audio_dataset.schema import SourceTruth
+from bi_audio_dataset.unusable import Unusable
 
 KINDS = ("panorama", "pair")
 
@@ -28,6 +29,7 @@ class Recording:
     `hrir_set` ("recorded: ..."). hfov_deg: horizontal field of view, None where nobody knows.
 
     stretches: (start_s, end_s) of the parts that may be used, sorted; empty for the whole.
+    trust_picture: how a panorama looks is no reason to leave it out.
     group: recordings of one group are one event, which no split may divide; "" for the recording alone.
     truth: sounding objects in the world frame, an entry per TRUTH_RATE_HZ frame of the whole recording; empty
     for real recordings. attributes: whatever else the source knows; the builder stores none of it.
@@ -47,6 +49,7 @@ class Recording:
     hfov_deg: float | None = None
     stretches: tuple[tuple[float, float], ...] = ()
     group: str = ""
+    trust_picture: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -74,12 +77,13 @@ def read_sound(
 
 
 def check_ears(channels: int, file: str) -> None:
-    """UserError unless a pair's sound has two channels."""
+    """Unusable unless a pair's sound has two channels."""
     if channels != 2:
         hint = {1: " (mono holds no direction)", 4: " (ambisonics: use the source 'folder')"}.get(
             channels, ""
         )
-        raise UserError(f"{file} has {channels} audio channels{hint}, expected 2 (left ear, right ear)")
+        why = f"{file} has {channels} audio channels{hint}, expected 2 (left ear, right ear)"
+        raise Unusable({"channels": why}, {"channels.count": channels})
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ class FolderSource:
 
     channels: "stated" takes the ambisonic order from each file's metadata (checks.channel_order) and refuses
     files that state none; "ambix", "fuma" or another name of channels.ORDERS is the user's word for those.
-    trust_picture: take pictures of the right size that look flat or stereo (checks.check_panorama).
+    trust_picture: take pictures of the right size that look flat or stereo (picture.projection).
     Taken on trust, as no file proves it: that the picture's centre is the sound's azimuth 0.
     """
 
@@ -54,17 +54,25 @@ class FolderSource:
         """Point to the files, checked by `panorama`."""
         video = checks.one_video(self.folder, recording_id)
         provenance = checks.provenance_of(video, self.provenance)
-        audio, order = panorama(video, self.channels, self.trust_picture)
-        return Recording(recording_id, video, audio, self.licence, provenance, channels=order)
+        audio, order = panorama(video, self.channels)
+        return Recording(
+            recording_id,
+            video,
+            audio,
+            self.licence,
+            provenance,
+            channels=order,
+            trust_picture=self.trust_picture,
+        )
 
 
-def panorama(video: Path, channels: str, trust_picture: bool = False) -> tuple[Path, ChannelOrder]:
+def panorama(video: Path, channels: str) -> tuple[Path, ChannelOrder]:
     """(sound file, its ambisonic order) of a 360-degree video; the sound may be the video itself.
 
-    UserError if the picture is not one eye's equirectangular, if there is no sound, or if its rate, number of
-    channels, length or order will not do.
+    Unusable if the picture is stated not to be one eye's equirectangular, if there is no sound, or if its
+    rate, number of channels or order will not do; UserError for files that cannot be read.
     """
-    picture = checks.check_panorama(video, trust_picture)
+    picture = checks.check_panorama(video)
     audio = checks.sound_of(video, picture)
     sound = checks.check_sound(audio)
     name = f"'{audio.name}'"
@@ -72,5 +80,4 @@ def panorama(video: Path, channels: str, trust_picture: bool = False) -> tuple[P
         AMBIX.check_count(sound.channels, name)
     order = checks.channel_order(video, audio, channels)
     order.check_count(sound.channels, name)
-    checks.check_lengths(video, picture, audio, sound)
     return audio, order

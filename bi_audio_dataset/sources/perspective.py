@@ -10,6 +10,7 @@ from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources import checks
 from bi_audio_dataset.sources.base import Recording, check_ears
 from bi_audio_dataset.splits import DEFAULT_FRACTIONS, split_of
+from bi_audio_dataset.unusable import Unusable
 
 SOUNDS = ("binaural", "stereo")
 
@@ -71,19 +72,19 @@ class PerspectiveSource:
 def pair(video: Path, audio: Path | None = None) -> Path:
     """The sound of a pair; by default the file beside the video, or the video itself.
 
-    UserError unless the files are a film of one eye, no panorama, and two channels of its length.
+    Unusable unless the files are a film of one eye, no panorama, and two channels; UserError for files that
+    cannot be read.
     """
     picture = media.probe(video)
     if picture.projection not in ("", "rectilinear"):
-        raise UserError(
-            f"'{video.name}' is a 360-degree video ({picture.projection}): use the source 'folder'"
-        )
+        why = f"'{video.name}' is a 360-degree video ({picture.projection}): use the source 'folder'"
+        raise Unusable({"projection": why})
     if picture.stereo not in ("", "mono"):
-        raise UserError(f"'{video.name}' holds two eyes ({picture.stereo}): crop it to the left one")
+        why = f"'{video.name}' holds two eyes ({picture.stereo}): crop it to the left one"
+        raise Unusable({"stereo_360": why})
     audio = checks.sound_of(video, picture) if audio is None else audio
     sound = checks.check_sound(audio)
     check_ears(sound.channels, f"'{audio.name}'")
-    checks.check_lengths(video, picture, audio, sound)
     return audio
 
 

@@ -26,6 +26,8 @@ from bi_audio_dataset.sources.folder import panorama
 from bi_audio_dataset.splits import split_of
 
 SEGMENT_S = 10
+#: A video may end so much before its last segment does: coders pad and drop blocks.
+TOLERANCE_S = 1.0
 #: List files of each split, by preference of the place; an id in several goes to the one most held out.
 LISTS = {"train": ("train.txt",), "validation": ("validation.txt", "val.txt"), "test": ("test.txt",)}
 LIST_FOLDERS = ("", "split", "dataset/split", "Sphere360/dataset/split")
@@ -106,9 +108,9 @@ class Sphere360Source:
         lists = self._lists()
         video_id = _video_id(recording_id, lists)
         video = checks.one_video(self.folder, recording_id)
-        audio, order = panorama(video, self.channels, self.trust_picture)
+        audio, order = panorama(video, self.channels)
         if recording_id == video_id:
-            end_s = checks.check_sound(audio).duration_s + checks.LENGTH_TOLERANCE_S
+            end_s = checks.check_sound(audio).duration_s + TOLERANCE_S
             starts = [start for start in lists.starts[video_id] if start + SEGMENT_S <= end_s]
             if not starts:
                 raise UserError(
@@ -127,6 +129,7 @@ class Sphere360Source:
             channels=order,
             stretches=stretches,
             group=video_id,
+            trust_picture=self.trust_picture,
         )
 
     def _lists(self) -> Lists:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from bi_audio_dataset import media
 from bi_audio_dataset.captions import UNKNOWN
 from bi_audio_dataset.clip import encode_flac
-from bi_audio_dataset.schema import AUDIO_RATE_HZ
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, SCHEMA_VERSION
 from bi_audio_dataset.shards import arrow_schema
 
 DURATION_S, FPS, WIDTH, HEIGHT = 0.8, 25, 64, 36
@@ -30,7 +30,7 @@ def row(
     )
     still = [0.0] * count
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "id": clip_id,
         "recording_id": clip_id.split("-")[0],
         "split": "train",
@@ -51,6 +51,7 @@ def row(
         "provenance": "made by the test",
         "licence": "CC0-1.0",
         "filters": {"direction_confidence": confidence, "lr_difference": 0.2, "rms_dbfs": -20.0},
+        "direction": None,
         **more,
     }
 

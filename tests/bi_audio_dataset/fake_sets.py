@@ -1,6 +1,6 @@
 """Finished dataset folders of a few hand-made rows, and the same as a version 0 would have written them.
 
-Version 0 is made up for the tests: it called hfov_deg "fov", and had no column hrir_symmetric.
+Version 0 is made up for the tests: it called hfov_deg "fov", and had neither hrir_symmetric nor direction.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bi_audio_dataset import card_command, card_plots
+from bi_audio_dataset.schema import SCHEMA_VERSION
 from bi_audio_dataset.shards import MANIFEST_KEY, Placed, write_shards
 
 
@@ -35,7 +36,9 @@ def make_set(folder: Path, clips: list[dict], name: str = "fake", rows_per_shard
     write_shards(folder / "data", [Placed(c["id"], part, c["split"]) for c in clips], rows_per_shard)
     part.unlink()
     part.parent.rmdir()
-    record = {"schema_version": 1, "source": {"name": name}, "config": {"seed": 0}}
+    source = {"name": name, "recordings": len(clips)}
+    config = {"seed": 0, "rows_per_shard": rows_per_shard}
+    record = {"schema_version": SCHEMA_VERSION, "source": source, "config": config}
     (folder / "build.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     lines = [
         {"kind": "clip", "id": c["id"], "decision": "accept", "split": c["split"], "reasons": {}, "marks": {}}
@@ -60,7 +63,8 @@ def to_version_0(path: Path) -> None:
     """Rewrite a shard or part file."""
     table = pq.read_table(path)
     kept = {k: v for k, v in (table.schema.metadata or {}).items() if k == MANIFEST_KEY}
-    columns = {name: table.column(name) for name in table.column_names if name != "hrir_symmetric"}
+    names = [name for name in table.column_names if name not in ("hrir_symmetric", "direction")]
+    columns = {name: table.column(name) for name in names}
     columns["schema_version"] = pa.array([0] * len(table), pa.int32())
     columns["fov"] = columns.pop("hfov_deg")
     pq.write_table(pa.table(columns).replace_schema_metadata(kept), path)
@@ -71,11 +75,12 @@ def set_to_version_0(folder: Path) -> Path:
         if path.parent.name != "features":
             to_version_0(path)
     for path in folder.rglob("build.json"):
-        path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+        now = f'"schema_version": {SCHEMA_VERSION}'
+        path.write_text(path.read_text().replace(now, '"schema_version": 0'))
     return folder
 
 
-def from_version_0(row: dict) -> dict:
+def from_version_0(row: dict, said: dict) -> dict:
     """The step 0 -> 1."""
     fov = row.pop("fov")
     return row | {"hfov_deg": fov, "hrir_symmetric": False}

@@ -40,13 +40,19 @@ def write_film(
     seconds: float | None = None,
     metadata: dict | None = None,
     movflags: str = "",
+    pictures: list[np.ndarray] | None = None,
 ) -> Path:
-    """A film of one picture at 25 Hz, as long as its sound: (C, N) float, stored in the given codec."""
+    """A film of one picture at 25 Hz, as long as its sound: (C, N) float, stored in the given codec.
+
+    pictures: as many as its length asks for, in place of the one.
+    """
     if sound is not None and codec not in ENCODERS:
         raise ValueError(codec)
-    picture = panorama() if picture is None else picture
     if seconds is None:
         seconds = 1.0 if sound is None else sound.shape[1] / rate
+    if pictures is None:
+        pictures = [panorama() if picture is None else picture] * round(seconds * 25)
+    picture = pictures[0]
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as film:
         video = film.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "10"})
         video.width, video.height, video.pix_fmt = picture.shape[1], picture.shape[0], "yuv420p"
@@ -58,8 +64,8 @@ def write_film(
             except (av.codec.codec.UnknownCodecError, ValueError):
                 pytest.skip(f"no encoder {codec}")
             track.bit_rate = 512_000
-        for _ in range(round(seconds * 25)):
-            film.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for shown in pictures:
+            film.mux(video.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         film.mux(video.encode())
         if track is not None:
             frame = _frame(sound, codec, layout)

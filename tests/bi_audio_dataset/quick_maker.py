@@ -1,11 +1,15 @@
 """Builds without media, in milliseconds: `monkeypatch.setattr(unit, "ClipMaker", QuickMaker)`."""
 
 import hashlib
+import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from fake_source import FakeSource, tiny_config
 
+from bi_audio_dataset import unit
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import Made, Unusable
 from bi_audio_dataset.schema import CameraTrack, ClipRecord, Filters, TruthTrack
@@ -62,6 +66,24 @@ def record(clip_id: str, recording_id: str, split: str, source_name: str, render
 class QuickSource(FakeSource):
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
         return Recording(recording_id, workdir, workdir, "CC0-1.0", "made by the test")
+
+
+@dataclass(frozen=True)
+class SpawnedSource(QuickSource):
+    """Brings QuickMaker along into worker processes, which no monkeypatch reaches. While the file `holds` is
+    there, recording `held` does not come."""
+
+    held: str = ""
+    holds: str = ""
+
+    def __setstate__(self, state) -> None:
+        self.__dict__.update(state)
+        unit.ClipMaker = QuickMaker
+
+    def fetch(self, recording_id: str, workdir: Path) -> Recording:
+        while recording_id == self.held and os.path.exists(self.holds):
+            time.sleep(0.02)
+        return super().fetch(recording_id, workdir)
 
 
 def quick_build(folder: Path, recordings: int = 20, **more):

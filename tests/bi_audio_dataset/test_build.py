@@ -17,19 +17,20 @@ import pytest
 import soundfile
 from fake_source import FakeSource, scene, still_camera, tiny_config
 
+from bi_audio_dataset import ambisonics, manifest, media, trajectory
 from bi_audio_dataset import build as build_module
-from bi_audio_dataset import media, trajectory
 from bi_audio_dataset.build import build
+from bi_audio_dataset.camera_plan import choose_hfov, clip_rng, plan_camera
 from bi_audio_dataset.clip import (
+    AIM_FROM_HZ,
     ClipMaker,
-    choose_hfov,
-    clip_rng,
     lr_difference,
     normalise_level,
     true_peak,
     view_truth,
 )
 from bi_audio_dataset.executors import Local
+from bi_audio_dataset.forecast import forecast
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, UserError
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sphere import rotation_matrix
@@ -64,6 +65,20 @@ def test_layout_of_a_finished_set(built):
     assert [r["id"] for r in read_rows(built / "data/train-00000-of-00001.parquet")] == ["fake-1", "fake-2"]
     text = "".join((built / name).read_text() for name in ("build.json", "README.md", "manifest.jsonl"))
     assert str(built.parent) not in text and os.uname().nodename not in text
+
+
+def test_rows_say_where_most_energy_comes_from(built):
+    said = {row["id"]: row for row in manifest.read(built / "manifest.jsonl") if row["kind"] == "clip"}
+    rows = [row for shard in sorted((built / "data").iterdir()) for row in read_rows(shard)]
+    assert [row["id"] for row in rows] == ["fake-0", "fake-1", "fake-2"]
+    for row, azimuth_deg in zip(rows, FakeSource().azimuths_deg, strict=True):
+        found = row["direction"]
+        assert (found["azimuth_deg"], found["elevation_deg"]) == pytest.approx((azimuth_deg, 0.0), abs=0.5)
+        assert (
+            found["confidence"] == pytest.approx(row["filters"]["direction_confidence"])
+            and 0.95 < found["confidence"] <= 1
+        )
+        assert found == pytest.approx({name: said[row["id"]]["direction"][name] for name in found})
 
 
 def test_complete_set_is_left_alone(built):
@@ -158,6 +173,23 @@ def test_bad_hrir_file_is_refused_before_anything_is_made(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
+def test_unknown_denoiser_is_refused_before_anything_is_made(tmp_path):
+    for name, words in (("weiner", "'weiner' is unknown: give wiener"), ("nowhere:f", "cannot be loaded")):
+        config = tiny_config(denoiser=name)
+        with pytest.raises(UserError, match=words):
+            build(FakeSource(), tmp_path / "set", config, progress=False)
+        with pytest.raises(UserError, match=words):
+            forecast(FakeSource(), config, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("clip_s", [0.0, -1.0, 1e-9, 0.49, 600.5, math.inf, math.nan])
+def test_clips_of_no_use_are_refused(clip_s):
+    with pytest.raises(UserError, match="clip_s is .*, expected"):
+        tiny_config(clip_s=clip_s)
+    assert tiny_config(clip_s=0.5).clip_s == 0.5 and tiny_config(clip_s=600.0).clip_s == 600.0
+
+
 def test_repeated_ids_are_refused(tmp_path):
     class Twice(FakeSource):
         def recording_ids(self):
@@ -165,6 +197,16 @@ def test_repeated_ids_are_refused(tmp_path):
 
     with pytest.raises(UserError, match="'fake-0' occurs more than once"):
         build(Twice(), tmp_path / "set", tiny_config(), workers=0, progress=False)
+
+
+def test_ids_that_clips_could_share_are_refused_before_anything_is_made(tmp_path):
+    class Numbered(FakeSource):
+        def recording_ids(self):
+            return ["take-0001", "take"]
+
+    with pytest.raises(UserError, match="of recording 'take' could have the id of recording 'take-0001'"):
+        build(Numbered(), tmp_path / "set", tiny_config(), workers=0, progress=False)
+    assert not (tmp_path / "set").exists()
 
 
 def test_load_dataset_gives_typed_rows_without_torchcodec(built, tmp_path):
@@ -324,3 +366,19 @@ def test_settings_are_plain_json_without_paths(built):
     settings = json.loads((built / "build.json").read_text())
     assert settings["config"]["trajectory"]["static_probability"] == 0.25
     assert settings["source"]["recordings"] == 3
+
+
+def test_recordings_are_aimed_at_what_is_not_lowest():
+    """A rumble at the right, 10 dB stronger than the noise at the left."""
+    rng, count = np.random.default_rng(0), AUDIO_RATE_HZ * 2
+    rumble = np.sin(2 * np.pi * 40 * np.arange(count) / AUDIO_RATE_HZ)
+    foa = ambisonics.encode(0.1 * rumble, math.radians(-80), 0.0)
+    foa = foa + ambisonics.encode(0.02 * rng.standard_normal(count), math.radians(40), 0.0)
+    found = {
+        from_hz: plan_camera(np.random.default_rng(0), foa, 90.0, tiny_config(aim_from_hz=from_hz), ())[1]
+        for from_hz in (0.0, AIM_FROM_HZ)
+    }
+    assert found[0.0]["azimuth_deg"] < -60
+    assert found[AIM_FROM_HZ]["azimuth_deg"] == pytest.approx(40, abs=1)
+    with pytest.raises(UserError, match="aim_from_hz is -1, expected 0 to"):
+        tiny_config(aim_from_hz=-1.0)

@@ -232,3 +232,42 @@ def test_models_of_another_kind_missing_weights_and_folders_are_one_line(omni, i
         caption_models.InstructCondenser(ModelConfig(condenser=str(holed), device="cpu"))
     with pytest.raises(UserError, match="expected auto, cpu, cuda"):
         caption_models.InstructCondenser(ModelConfig(config.listener, config.condenser, "toaster"))
+
+
+def test_weights_that_are_cut_short_are_one_line(instruct, tmp_path):
+    import shutil
+
+    cut = tmp_path / "cut"
+    shutil.copytree(instruct, cut)
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="'.*cut' cannot be loaded .*: give a folder or a Hub id") as error:
+        caption_models.InstructCondenser(ModelConfig(condenser=str(cut), device="cpu"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has", "needs more memory than cpu has free"),
+        (
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried",
+            "needs more memory than cpu",
+        ),
+        ("CUDA error: unspecified\nlaunch failure", "failed on cpu: CUDA error: unspecified launch failure"),
+    ],
+)
+def test_models_that_fail_at_a_clip_are_one_line(omni, instruct, monkeypatch, message, line):
+    def fail(**inputs):
+        raise RuntimeError(message)
+
+    config = models(omni, instruct)
+    listener, condenser = caption_models.OmniListener(config), caption_models.InstructCondenser(config)
+    for model, ask in (
+        (listener, lambda: listener.describe(clip(), 1, 0.0)),
+        (condenser, lambda: condenser.condense("A bell.", None, 1, 0.0)),
+    ):
+        monkeypatch.setattr(model.model, "generate", fail)
+        with pytest.raises(UserError, match=line) as error:
+            ask()
+        assert "\n" not in str(error.value) and model.name in str(error.value)

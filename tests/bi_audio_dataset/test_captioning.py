@@ -103,6 +103,20 @@ def test_clips_with_truth_or_a_caption_of_their_own_need_none(clips):
     assert clips_to_caption(clips) == ["a", "b"]
 
 
+def test_a_model_that_fails_ends_the_run_and_what_was_written_stays(clips):
+    class Full(Script):
+        def describe(self, clip, seed, temperature):
+            if len(self.heard) == 1:
+                raise UserError("model 'x' needs more memory than cuda has free")
+            return super().describe(clip, seed, temperature)
+
+    script = Full([BELL, BELL])
+    with pytest.raises(UserError, match="failed at 'b' .model 'x' needs more memory .*: captions so far are"):
+        caption_folder(clips, ["a", "b"], script, script, CONFIG)
+    assert load_captions(clips.folder) == {"a": BELL} and load_queue(clips.folder) == {}
+    assert clips_to_caption(clips) == ["b"]
+
+
 def test_success_and_queue_end_in_their_files(clips):
     script = Script([BELL, "no", "nay", "never", "no\nreally"])
     tally = caption_folder(clips, ["a", "b"], script, script, CONFIG)
@@ -221,3 +235,31 @@ def test_flags_that_make_no_sense(tmp_path, capsys):
             main([str(tmp_path), *flags])
         assert end.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["torch.OutOfMemoryError", "RuntimeError", "MemoryError"])
+def test_a_model_that_fails_is_one_line_and_what_is_written_stays(kind, clips, monkeypatch, capsys):
+    """Out of memory at the second clip; the same command then goes on after the first."""
+    from bi_audio_dataset import caption_models
+    from bi_audio_dataset.__main__ import main as program
+
+    failure = {"RuntimeError": RuntimeError, "MemoryError": MemoryError}.get(kind)
+    if failure is None:
+        failure = pytest.importorskip("torch").OutOfMemoryError
+
+    class Fails(Script):
+        def describe(self, clip, seed, temperature):
+            if len(self.heard) == 1:
+                raise failure("CUDA out of memory.\nTried to allocate 2 GiB")
+            return super().describe(clip, seed, temperature)
+
+    monkeypatch.setattr(caption_models, "OmniListener", lambda config: Fails([]))
+    monkeypatch.setattr(caption_models, "InstructCondenser", lambda config: Script([BELL] * 2))
+    assert program(["caption", str(clips.folder)]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(lines) == 1 and "Traceback" not in lines[0]
+    assert "the models failed at 'b' (CUDA out of memory. Tried to allocate 2 GiB)" in lines[0]
+    assert load_captions(clips.folder) == {"a": BELL} and load_queue(clips.folder) == {}
+    monkeypatch.setattr(caption_models, "OmniListener", lambda config: Script([]))
+    assert program(["caption", str(clips.folder)]) == 0
+    assert load_captions(clips.folder) == {"a": BELL, "b": BELL}

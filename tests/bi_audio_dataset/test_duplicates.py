@@ -116,6 +116,42 @@ def test_key_that_everybody_has_is_left_out():
     assert len(duplicates.find_matches(many, np.arange(200), CONFIG).pairs) == 0
 
 
+@pytest.mark.parametrize("windows", [(20, 20), (40, 40), (70, 1), (1, 70), (70, 70, 70)])
+def test_a_camera_that_stands_still_does_not_hide_its_copies(windows):
+    """Recordings of one view: all windows have the same picture hashes, each a sound of its own."""
+    home = np.repeat(np.arange(len(windows)), windows)
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 1 << 16, (len(home), 40)).astype(np.uint16)
+    still = np.tile(np.array([5, 6, 7, 8], np.uint64) << np.uint64(40), (len(home), 1))
+    found = duplicates.find_matches(
+        Fingerprints(still, np.ones(len(home), bool), words, np.full(len(home), 40)), home, CONFIG
+    )
+    assert found.same_picture.all() and not found.same_audio.any()
+    assert (found.pairs[:, 0] < found.pairs[:, 1]).all()
+    joined = duplicates.groups(len(windows), home[found.pairs])
+    assert joined.tolist() == [0] * len(windows)
+
+
+def test_every_window_of_a_copied_still_recording_is_found():
+    """Two recordings of 40 windows, the same in both: one picture everywhere, sounds pairwise."""
+    count = 40
+    words = np.random.default_rng(1).integers(0, 1 << 16, (count, 40)).astype(np.uint16)
+    still = np.tile(np.array([5, 6, 7, 8], np.uint64) << np.uint64(40), (2 * count, 1))
+    both = Fingerprints(still, np.ones(2 * count, bool), np.tile(words, (2, 1)), np.full(2 * count, 40))
+    found = duplicates.find_matches(both, np.repeat([0, 1], count), CONFIG)
+    same = found.pairs[found.same_picture & found.same_audio]
+    assert same.tolist() == [[i, i + count] for i in range(count)]
+
+
+def test_recordings_in_any_order_keep_the_sign_of_the_shift():
+    signal = sound(3, 10.0)
+    parts = [signal[: 8 * RATE], signal[round(1.2 * RATE) : round(9.2 * RATE)]]
+    found = prints([(None, part) for part in parts])
+    for recordings in ([0, 1], [1, 0]):
+        pairs, offsets = duplicates._audio_candidates(found, np.array(recordings))
+        assert pairs.tolist() == [[0, 1]] and offsets.tolist() == [-12]
+
+
 def test_text_round_trip():
     words = np.array([1, 65535, 512], np.uint16)
     back = Fingerprints.parse([to_text([1, 2**64 - 1, 3, 4], words), {}])

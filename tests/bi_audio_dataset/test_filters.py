@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,7 +83,8 @@ def test_weak_cue_has_the_papers_limit(value, failed):
     assert rules.weak_cue(value, CONFIG.weak_cue).failed is failed
 
 
-def test_lengths_that_differ_are_marked():
+def test_lengths_that_differ_are_refused():
+    assert CONFIG.length_mismatch.action == "reject"
     assert rules.lengths(10.0, 8.5, CONFIG.length_mismatch).failed
     assert not rules.lengths(10.0, 9.5, CONFIG.length_mismatch).failed
 
@@ -89,7 +92,7 @@ def test_lengths_that_differ_are_marked():
 def test_verdict_sorts_findings_by_action():
     findings = [
         rules.weak_cue(0.001, CONFIG.weak_cue),
-        rules.lengths(10.0, 5.0, CONFIG.length_mismatch),
+        rules.lengths(10.0, 5.0, replace(CONFIG.length_mismatch, action="mark")),
         rules.silence(noise(2, -20)[None], RATE, CONFIG.silent),
     ]
     judged = rules.verdict(findings)

@@ -19,6 +19,7 @@ from bi_audio_dataset.finalize import finalize
 from bi_audio_dataset.review import decisions, evidence
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources.base import Recording
+from bi_audio_dataset.workplace import JOURNAL, WORK
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,33 @@ def test_people_decide_between_build_and_finalize(tmp_path, capsys):
     assert not (folder / ".work").exists()
     with pytest.raises(UserError, match="holds no clips that wait"):
         finalize(folder)
+
+
+def test_another_path_that_a_filter_leaves_out_is_no_dead_end(tmp_path, capsys, monkeypatch):
+    class Strict(QuickMaker):
+        """Whatever is rendered again is weak_cue's."""
+
+        def make(self, recording, source_name, split, renders):
+            made = super().make(recording, source_name, split, renders)
+            again = {row["id"] for row in made.clips if row["draw"]["render"]}
+            for row in made.clips:
+                if row["id"] in again:
+                    row |= {"decision": "reject", "reasons": {"weak_cue": "too alike"}}
+            made.records = [record for record in made.records if record.id not in again]
+            return made
+
+    monkeypatch.setattr(unit, "ClipMaker", Strict)
+    folder = tmp_path / "set"
+    quick_build(folder, 2, finalize=False)
+    decide_on(folder, "fake-1-0", "rerender")
+    assert main(["finalize", str(folder), "--keep"]) == 2
+    assert "'fake-1-0' waits for another camera path" in capsys.readouterr().err
+    quick_build(folder, 2, finalize=False)
+    assert main(["finalize", str(folder)]) == 0
+    assert "'fake-1-0': ann asked for another camera path, which weak_cue left out" in capsys.readouterr().out
+    assert sorted(rows_in(folder)) == ["fake-0-0", "fake-0-1", "fake-1-1"]
+    found = {row["id"]: row for row in manifest.read(folder / "manifest.jsonl")}
+    assert list(found["fake-1-0"]["reasons"]) == ["weak_cue", "review"]
 
 
 def test_finalize_in_two_steps_is_finalize_in_one(tmp_path):
@@ -228,6 +256,38 @@ def test_shards_of_other_decisions_are_written_anew(tmp_path, monkeypatch):
     (folder / "removed.txt").write_text(f"{first}\n")
     finalize(folder)
     assert first not in rows_in(folder)
+
+
+def test_what_is_not_through_is_not_finished(tmp_path):
+    """Neither a build nor a retry that was interrupted, whose other clips would be lost."""
+    folder = tmp_path / "set"
+    quick_build(folder, 6, finalize=False)
+    journal = folder / WORK / JOURNAL
+    text = journal.read_text()
+    kept = "".join(line for line in text.splitlines(keepends=True) if "fake-3" not in line)
+    journal.write_text(kept)
+    with pytest.raises(UserError, match="5 of 6 recordings of .* are done: run the same build again first"):
+        finalize(folder)
+    assert not (folder / "data").exists() and journal.read_text() == kept
+    assert any("5 of 6 recordings" in line for line in finalize(folder, write=False).problems)
+    quick_build(folder, 6, finalize=False)
+    finalize(folder)
+    assert "fake-3-0" in rows_in(folder)
+
+
+def test_clips_that_wait_for_review_are_not_thrown_away(tmp_path):
+    folder = tmp_path / "set"
+    quick_build(folder, 4, finalize=False)
+    decided = decisions.Decision("2026-01-01T00:00:00Z", "eva", "fake-1-0", "rerender", render=1)
+    decisions.append(folder / decisions.DECISIONS_FILE, decided)
+    done = finalize(folder)
+    assert done.plan.waiting == ["fake-1-0"] and any("stay in" in note for note in done.notes)
+    assert (folder / ".work").is_dir() and "fake-1-0" not in rows_in(folder)
+    quick_build(folder, 4, finalize=False)  # makes the other path
+    decided = decisions.Decision("2026-01-02T00:00:00Z", "eva", "fake-1-0", "accept", render=1)
+    decisions.append(folder / decisions.DECISIONS_FILE, decided)
+    assert finalize(folder).plan.waiting == []
+    assert "fake-1-0" in rows_in(folder) and not (folder / ".work").exists()
 
 
 # -------------------- the rest

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from fake_source import scene, ticks
 
-from bi_audio_dataset import ambisonics, media
+from bi_audio_dataset import ambisonics, manifest, media
 from bi_audio_dataset.__main__ import main
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, UserError
+from bi_audio_dataset.schema import AUDIO_RATE_HZ
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sources.folder import FolderSource
 
@@ -79,10 +79,26 @@ def test_ambisonics_inside_the_video_file_are_found(tmp_path):
     assert np.degrees(azimuth) == pytest.approx(60.0, abs=1.0)
 
 
-def test_picture_that_is_not_equirectangular_is_refused(tmp_path):
-    media.write_video(tmp_path / "flat.mp4", np.zeros((5, 36, 64, 3), np.uint8), fps=25)
-    with pytest.raises(UserError, match="'flat.mp4' is 64x36, expected an equirectangular picture"):
-        FolderSource(tmp_path).fetch("flat", tmp_path)
+@pytest.mark.parametrize("action", ["mark", "off"])
+def test_pictures_and_lengths_that_are_refused_are_built_on_request(tmp_path, action):
+    films = tmp_path / "films"
+    films.mkdir()
+    write_recording(films, "good", -45.0)
+    write_recording(films, seconds=2.5)
+    media.write_video(films / "walk.mp4", scene(45.0, 1.0)[0][:, 4:76], fps=25, preset="ultrafast")
+    command = ["build", str(films), "--clip-s", "1", "--output", str(tmp_path / "set")]
+    assert main(command) == 2
+    (row,) = [row for row in manifest.read(tmp_path / "set" / "manifest.jsonl") if row["id"] == "walk"]
+    assert row["decision"] == "quarantine"
+    assert sorted(row["reasons"]) == ["length_mismatch", "not_equirectangular"]
+    assert row["measures"]["not_equirectangular.aspect"] == pytest.approx(160 / 72, abs=1e-4)
+    assert row["measures"]["length_mismatch.audio_s"] == 2.5
+    other = [*command[:-1], str(tmp_path / "other")]
+    assert main([*other, f"--{action}", "not_equirectangular", f"--{action}", "length_mismatch"]) == 0
+    rows = manifest.read(tmp_path / "other" / "manifest.jsonl")
+    (clip,) = [row for row in rows if row.get("recording_id") == "walk"]
+    assert clip["decision"] == "accept"
+    assert ("length_mismatch" in clip["marks"]) is (action == "mark")
 
 
 def test_skipped_recording_is_named_and_gives_2(tmp_path, capsys):
@@ -133,7 +149,11 @@ def test_wrong_flags_give_one_line_and_2(arguments, words, capsys):
         (["validate", "nowhere"], "'nowhere' is not a folder"),
         (["build", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
         (["build", ".", "--output", "out"], "holds no video"),
-        (["build", ".", "--output", "out", "--clip-s", "-1"], "--clip-s must be positive, got -1"),
+        (["build", ".", "--output", "out", "--clip-s", "-1"], "clip_s is -1, expected 0.5 to 600"),
+        (["build", ".", "--output", "out", "--clip-s", "1e-9"], "clip_s is 1e-09, expected 0.5 to 600"),
+        (["build", ".", "--output", "out", "--clip-s", "0.01"], "clip_s is 0.01, expected 0.5 to 600"),
+        (["build", ".", "--output", "out", "--clip-s", "inf"], "clip_s is inf, expected a finite number"),
+        (["build", ".", "--output", "out", "--clip-s", "nan"], "clip_s is nan, expected a finite number"),
         (["synth", "--clips", "2", "--sounds", "nowhere", "--output", "out"], "'nowhere' is not a folder"),
     ],
 )

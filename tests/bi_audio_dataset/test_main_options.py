@@ -35,8 +35,8 @@ def test_provenance_is_recorded_beside_the_file_name(films, tmp_path):
     assert "our field trip" in provenance and "walk.mp4" in provenance
 
 
-def test_sofa_file_is_the_head_that_hears(films, tmp_path):
-    """A head without any level difference, as a SOFA file: the ears come out equally loud."""
+def write_flat_head(path) -> None:
+    """A head without any level difference, as a SOFA file."""
     import sofar
 
     head = spherical_head(44100)
@@ -48,7 +48,12 @@ def test_sofa_file_is_the_head_that_hears(films, tmp_path):
     azimuth_deg, elevation_deg = np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arcsin(z))
     sofa.Data_IR, sofa.Data_SamplingRate = flat, 44100
     sofa.SourcePosition = np.stack([azimuth_deg, elevation_deg, np.full(len(keep), 1.5)], axis=1)
-    sofar.write_sofa(tmp_path / "flat.sofa", sofa)
+    sofar.write_sofa(path, sofa)
+
+
+def test_sofa_file_is_the_head_that_hears(films, tmp_path):
+    """Of a head without any level difference the ears come out equally loud."""
+    write_flat_head(tmp_path / "flat.sofa")
     command = ["build", str(films), "--clip-s", "1", "--sofa", str(tmp_path / "flat.sofa")]
     command += ["--mark", "weak_cue"]  # such a head gives nothing else
     assert main([*command, "--output", str(tmp_path / "set")]) == 0
@@ -91,6 +96,25 @@ def test_synth_takes_sprites_and_holds_out(tmp_path):
     focal = row["width"] / 2 / np.tan(np.radians(row["hfov_deg"]) / 2)
     column = row["width"] / 2 - focal * np.tan(np.radians(source["azimuth_deg"][frame]))
     assert np.abs(np.nonzero(magenta)[1] - column).min() < 4
+
+
+@pytest.mark.slow
+def test_reviewed_scenes_wait_for_finalize_and_are_the_same(tmp_path, capsys):
+    command = ["synth", "--clips", "2", "--seed", "3", "--workers", "2", "--output"]
+    assert main([*command, str(tmp_path / "plain")]) == 0
+    assert main([*command, str(tmp_path / "set"), "--review"]) == 0
+    assert "2 clips wait for caption, review and finalize" in capsys.readouterr().out
+    assert not (tmp_path / "set/data").exists()
+    assert main(["review", str(tmp_path / "set"), "--queue"]) == 0
+    clip_id = first_row(tmp_path / "plain")["id"]
+    assert clip_id in capsys.readouterr().out
+    assert len(list((tmp_path / "set/review/evidence").iterdir())) == 2
+    assert main(["finalize", str(tmp_path / "set")]) == 0
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()}
+        for name in ("plain", "set")
+    )
+    assert one == other
 
 
 def test_sprites_without_pictures_are_refused(tmp_path, capsys):
@@ -165,7 +189,6 @@ def test_channels_are_asked_for_where_no_file_states_them(films, tmp_path, capsy
         (["--source", "sphere360", "--lists", "."], "train.txt"),
         (["--mark", "quiet"], "there is no filter 'quiet'"),
         (["--address", "auto"], "--address is a Ray cluster's"),
-        (["--review", "--parts", "memory://x"], "leave out --parts or --review"),
         (["--mark", "silent", "--off", "silent"], "'silent' is given both --mark and --off"),
     ],
 )
@@ -183,7 +206,8 @@ def test_sizes_that_no_encoder_takes(size, films, tmp_path, capsys):
 
 
 def test_filters_are_switched_by_name(films, tmp_path):
-    from bi_audio_dataset.__main__ import _parser, _selection
+    from bi_audio_dataset.__main__ import _parser
+    from bi_audio_dataset.build_command import config_of
 
     command = [
         "build",
@@ -197,9 +221,10 @@ def test_filters_are_switched_by_name(films, tmp_path):
         "--mark",
         "static",
     ]
-    chosen = _selection(_parser().parse_args(command))
+    chosen = config_of(_parser().parse_args(command)).selection
     assert (chosen.planar.action, chosen.duplicate.action, chosen.static.action) == ("reject", "off", "mark")
-    fairplay = _selection(_parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"]))
+    asked = _parser().parse_args(["build", "x", "--output", "y", "--source", "fairplay"])
+    fairplay = config_of(asked).selection
     assert fairplay.duplicate.keep_together is False and fairplay.duplicate.action == "reject"
 
 

@@ -3,6 +3,7 @@ import pytest
 
 from bi_audio_dataset.duplicates import HASHES
 from bi_audio_dataset.filters import SelectionConfig
+from bi_audio_dataset.media import Damage
 from bi_audio_dataset.picture import PictureProbe, projection, projection_measures, small_picture
 
 CONFIG = SelectionConfig()
@@ -53,6 +54,18 @@ def test_static_needs_more_than_its_share_of_still_pairs():
     assert not findings([still] * 3)["static"].failed  # two pairs say nothing
 
 
+@pytest.mark.parametrize(("missing", "failed"), [(24, False), (25, True)])
+def test_damage_of_a_second_is_too_much(missing, failed):
+    probe = PictureProbe(CONFIG, 0, panorama=False)
+    probe.damage = Damage(25.0, wanted=200, missing=missing)
+    (found,) = [f for f in probe.findings() if f.name == "damaged_picture"]
+    assert found.failed is failed and found.action == "reject"
+    assert found.measures == {"fraction": missing / 200, "seconds": missing / 25}
+    off = PictureProbe(CONFIG.with_actions({"damaged_picture": "off"}), 0, panorama=False)
+    off.damage = probe.damage
+    assert "damaged_picture" not in [f.name for f in off.findings()]
+
+
 def test_a_sphere_passes_and_a_flat_picture_does_not():
     sphere = findings([smooth(128, 256, wrap=True, seed=s) for s in range(8)])["not_equirectangular"]
     assert not sphere.failed, sphere.measures
@@ -62,10 +75,10 @@ def test_a_sphere_passes_and_a_flat_picture_does_not():
 
 def test_two_eyes_are_found():
     eye = smooth(64, 256, wrap=True, seed=3)
-    above = projection_measures(np.concatenate([eye, eye])[..., 0].astype(np.float32))
+    above = projection_measures(np.concatenate([eye, eye]))
     assert above["top_bottom"] > 0.99
-    assert "one eye over the other" in projection((256, 128), above, CONFIG.not_equirectangular).why
-    beside = projection_measures(np.concatenate([eye, eye], axis=1)[..., 0].astype(np.float32))
+    assert "same twice, top-bottom" in projection((256, 128), above, CONFIG.not_equirectangular).why
+    beside = projection_measures(np.concatenate([eye, eye], axis=1))
     assert "side by side" in projection((512, 256), beside, CONFIG.not_equirectangular).why
 
 
@@ -77,10 +90,11 @@ def test_sides_that_are_not_two_to_one():
 
 
 def test_sky_over_ground_is_no_second_eye():
-    grey = np.repeat(np.linspace(200, 40, 64)[:, None], 128, axis=1).astype(np.float32)
+    grey = np.repeat(np.linspace(200, 40, 64)[:, None], 128, axis=1).astype(np.uint8)
+    grey = np.repeat(grey[..., None], 3, axis=2)
     measures = projection_measures(grey)
     assert measures["side_by_side"] == measures["top_bottom"] == 0.0
-    assert projection_measures(np.full((64, 128), 90, np.float32))["top_bottom"] == 0.0
+    assert projection_measures(np.full((64, 128, 3), 90, np.uint8))["top_bottom"] == 0.0
 
 
 def test_hashes_of_a_window_and_none_of_a_flat_one():

@@ -21,7 +21,8 @@ EARS = np.stack([np.full(44100, 0.25, np.float32), np.full(44100, 0.75, np.float
 def test_speech_is_the_best_speech_class(score, failed):
     heard = []
 
-    def classify(sound, top_k):
+    def classify(sound, top_k, function_to_apply):
+        assert top_k > 527 and function_to_apply == "sigmoid"
         heard.append(sound)
         return [
             {"label": "Music", "score": 0.9},
@@ -33,6 +34,35 @@ def test_speech_is_the_best_speech_class(score, failed):
     assert finding.failed is failed and finding.measures == {"probability": score}
     assert heard[0]["sampling_rate"] == 16000 and len(heard[0]["raw"]) == 16000
     assert heard[0]["raw"][8000] == pytest.approx(0.5, abs=1e-3)  # both ears, averaged
+
+
+def test_long_sound_is_heard_in_equal_parts(monkeypatch):
+    ears = np.random.default_rng(0).uniform(-1, 1, (2, 25 * 16000)).astype(np.float32)
+    found = plugins.parts(ears, 16000, 16000)
+    assert [len(part) for part in found] == [133334, 133333, 133333]
+    np.testing.assert_allclose(np.concatenate(found), ears.mean(axis=0), atol=1e-6)
+    assert [len(part) for part in plugins.parts(ears[:, :160000], 16000, 16000)] == [160000]
+    scores = iter([0.1, 0.8, 0.3])
+    plugin = SpeechPlugin(
+        SpeechFilter(), lambda sound, **_: [{"label": "Conversation", "score": next(scores)}]
+    )
+    assert plugin.judge(FRAMES, ears, 16000).measures == {"probability": 0.8}
+    halves = iter(["dog", "rain", "rain"])
+    plugin = MatchPlugin(
+        MatchFilter(),
+        lambda image, candidate_labels: answers(dog=1.0),
+        lambda sound, candidate_labels: answers(**{next(halves): 1.0}),
+    )
+    score = plugin.judge(FRAMES, ears, 16000).measures["score"]
+    assert score == pytest.approx((1 / 3) / np.hypot(1 / 3, 2 / 3))
+
+
+def test_a_full_gpu_is_not_the_recordings_fault():
+    def full(sound, **_):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(MemoryError, match="a filter's model: CUDA out of memory"):
+        SpeechPlugin(SpeechFilter(), full).judge(FRAMES, EARS, 44100)
 
 
 def answers(**scores) -> list[dict]:
@@ -64,14 +94,20 @@ def test_match_is_the_cosine_over_labels(seen, heard, score):
 def test_models_are_loaded_through_transformers_pipelines(monkeypatch):
     asked = []
     fake = types.ModuleType("transformers")
-    fake.pipeline = lambda task, model, device: asked.append((task, model, device)) or (lambda *a, **k: [])
+    pipeline = types.SimpleNamespace(model=types.SimpleNamespace(config=types.SimpleNamespace(id2label={})))
+    fake.pipeline = lambda task, model, device: asked.append((task, model, device)) or pipeline
     monkeypatch.setitem(sys.modules, "transformers", fake)
-    config = SelectionConfig().with_actions({"speech": "reject", "av_match": "mark"})
+    config = SelectionConfig(av_match=MatchFilter(device="cuda:1"))
+    config = config.with_actions({"speech": "reject", "av_match": "mark"})
+    with pytest.raises(UserError, match="none of AudioSet's classes of speech"):
+        plugins.load_plugins(config)
+    asked.clear()
+    pipeline.model.config.id2label = {0: "Music", 1: "Speech"}
     assert [plugin.name for plugin in plugins.load_plugins(config)] == ["speech", "av_match"]
     assert asked == [
-        ("audio-classification", config.speech.model, -1),
-        ("zero-shot-image-classification", config.av_match.image_model, -1),
-        ("zero-shot-audio-classification", config.av_match.audio_model, -1),
+        ("audio-classification", config.speech.model, "cpu"),
+        ("zero-shot-image-classification", config.av_match.image_model, "cuda:1"),
+        ("zero-shot-audio-classification", config.av_match.audio_model, "cuda:1"),
     ]
     assert plugins.load_plugins(SelectionConfig()) == []
 
@@ -84,7 +120,7 @@ def test_model_that_cannot_be_had_is_one_line(monkeypatch):
     fake.pipeline = refuse
     monkeypatch.setitem(sys.modules, "transformers", fake)
     with pytest.raises(
-        UserError, match="'x/y' cannot be loaded for audio-classification: no such model at all"
+        UserError, match="'x/y' cannot be loaded for audio-classification on cpu: no such model at all"
     ):
         plugins.load_pipeline("audio-classification", "x/y")
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -17,7 +17,7 @@ from bi_audio_dataset.build import build
 from bi_audio_dataset.executors import Local, RayExecutor
 from bi_audio_dataset.schema import UserError
 
-ray = pytest.importorskip("ray")
+ray = pytest.importorskip("ray", reason="no ray: pip install -e '.[dev]'")
 pytestmark = pytest.mark.slow
 PATIENCE_S = float(os.environ.get("VISAUDIO_RAY_PATIENCE_S", 180))
 

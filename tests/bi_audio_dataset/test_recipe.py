@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 from fake_source import FakeSource, tiny_config
 from test_main import write_recording
@@ -16,12 +17,14 @@ from bi_audio_dataset import rebuild as rebuild_module
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
 from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.executors import Inline, Local, RayExecutor
 from bi_audio_dataset.finalize import finalize, read_record
-from bi_audio_dataset.rebuild import config_of, inner_source, rebuild
+from bi_audio_dataset.rebuild import config_of, inner_source, rebuild, version_words
 from bi_audio_dataset.review import decisions
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import SCHEMA_VERSION, UserError
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sources.folder import FolderSource
+from bi_audio_dataset.texts import without_paths
 from bi_audio_dataset.validate import validate
 
 CAPTION = "Visible sound: a bell, Invisible sound: none"
@@ -88,7 +91,7 @@ def edit(written: Path, path: Path, change) -> Path:
 
 def test_recipe_says_what_it_takes_and_holds_no_media_and_no_paths(original, written):
     header, *rows = manifest.read(written)
-    assert header["stages"] == manifest.STAGE_VERSIONS and header["schema_version"] == 1
+    assert header["stages"] == manifest.STAGE_VERSIONS and header["schema_version"] == SCHEMA_VERSION
     assert (header["recordings"], header["clips"]) == (2, 2)
     assert header["config"] == read_record(original)["config"] and header["source"]["name"] == "fake"
     assert [(row["kind"], row["id"]) for row in rows] == [
@@ -125,8 +128,8 @@ def test_local_paths_are_cut_off_and_addresses_are_not():
         "Sphere360: https://www.youtube.com/watch?v=a/b/c": "Sphere360: https://www.youtube.com/watch?v=a/b/c",
         "a/b/c and 16/9": "a/b/c and 16/9",
     }
-    assert {text: recipe.without_paths(text) for text in texts} == texts
-    assert recipe.without_paths({"a": ["/x/y", 1]}) == {"a": ["y", 1]}
+    assert {text: without_paths(text) for text in texts} == texts
+    assert without_paths({"a": ["/x/y", 1]}) == {"a": ["y", 1]}
 
 
 def test_removed_clips_are_not_in_the_recipe(original, tmp_path):
@@ -188,7 +191,7 @@ def test_unknown_settings_are_refused(written):
         recipe.config_from(plain | {"zoom": 2}, BuildConfig)
     with pytest.raises(UserError, match="setting 'speed' of the recipe is not known"):
         recipe.config_from(plain | {"trajectory": {"speed": 2}}, BuildConfig)
-    with pytest.raises(UserError, match="cannot be used: views_per_recording must be at least 1"):
+    with pytest.raises(UserError, match="cannot be used: views_per_recording is 0, expected 1 to"):
         recipe.config_from(plain | {"views_per_recording": 0}, BuildConfig)
 
 
@@ -291,6 +294,22 @@ def with_header(written, path, **changes) -> recipe.Recipe:
     return recipe.read(path)
 
 
+def test_recipe_of_version_1_gives_rows_of_this_version_and_says_so(
+    original, written, tmp_path, monkeypatch, capsys
+):
+    assert version_words(recipe.read(written)) == []
+    with_header(written, tmp_path / "r.jsonl", schema_version=1)
+    monkeypatch.setattr(rebuild_module, "inner_source", lambda *_: FakeSource())
+    here = {"workers": 0, "progress": False}
+    monkeypatch.setattr(rebuild_module, "build", lambda *given, **more: build(*given, **more | here))
+    command = ["rebuild", str(tmp_path), "--recipe", str(tmp_path / "r.jsonl")]
+    assert main([*command, "--output", str(tmp_path / "set")]) == 0
+    assert capsys.readouterr().out.startswith(
+        "the recipe is of schema_version 1, the rows are written in 2: new column direction, of most energy"
+    )
+    assert shards(tmp_path / "set") == shards(original)
+
+
 def test_ears_must_be_the_recipes(written, tmp_path):
     plain = recipe.read(written).header["config"]
     (tmp_path / "ears.sofa").write_bytes(b"ears")
@@ -342,6 +361,74 @@ def test_each_corpus_has_its_adaptor(written, tmp_path, name, settings, expected
     assert {key: getattr(found, key) for key in expected} == expected
 
 
+def here(monkeypatch) -> list:
+    """Units run in this process; the list of (executor, parts) that builds were asked for."""
+    asked = []
+
+    def inline(*arguments, executor, parts, **more):
+        asked.append((executor, parts))
+        return build(*arguments, **more, executor=Inline(), parts=parts)
+
+    monkeypatch.setattr(rebuild_module, "build", inline)
+    return asked
+
+
+@pytest.mark.parametrize("command", [["rebuild"], ["build"]])
+def test_command_takes_executor_address_and_parts(command, written, tmp_path, monkeypatch):
+    asked = here(monkeypatch)
+    monkeypatch.setattr(rebuild_module, "inner_source", lambda recipe, folder: Absolute(folder))
+    elsewhere = str(tmp_path / "parts")
+    given = [*command, "films", "--recipe", str(written), "--output", str(tmp_path / "set")]
+    given += ["--executor", "ray", "--address", "auto", "--workers", "4", "--parts", elsewhere]
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 0
+    assert asked == [(RayExecutor("auto", 4), elsewhere)]
+    assert (tmp_path / "set/data").is_dir() and list((tmp_path / "parts").iterdir()) == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Absolute(FakeSource):
+    """Of a folder that a worker with another working directory finds."""
+
+    def __init__(self, folder):
+        assert folder.is_absolute() and folder.name == "films"
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--address", "auto"], "--address is a Ray cluster's"),
+        (["--parts", " "], "the parts' address is empty"),
+        (["--workers", "0"], "must be at least 1, got 0"),
+        (["--executor", "slurm"], "invalid choice: 'slurm'"),
+    ],
+)
+def test_wrong_ways_to_run_are_one_line(options, words, written, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rebuild_module, "inner_source", lambda *_: FakeSource())
+    given = ["rebuild", str(tmp_path), "--recipe", str(written), "--output", str(tmp_path / "set"), *options]
+    try:
+        code = main(given)
+    except SystemExit as end:
+        code = end.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2 and words in line and not (tmp_path / "set/data").exists()
+
+
+def test_rebuilt_through_a_store_is_the_original_byte_for_byte(original, written, tmp_path):
+    store, seen = fsspec.filesystem("memory"), set()
+
+    class Watched(Inline):
+        def run(self, work, recording_ids):
+            for result in super().run(work, recording_ids):
+                seen.update(Path(name).name for name in store.find("/again"))
+                yield result
+
+    again(written, tmp_path / "set", executor=Watched(), parts="memory://again")
+    assert seen == {"build.json", *(f"fake-{i}.parquet" for i in (0, 2))}
+    assert shards(tmp_path / "set") == shards(original) and store.find("/again") == []
+
+
 def test_unknown_corpus_is_refused(written, tmp_path, capsys):
     assert main(["rebuild", str(tmp_path), "--recipe", str(written), "--output", str(tmp_path / "set")]) == 2
     error = capsys.readouterr().err
@@ -363,11 +450,37 @@ def test_a_folder_of_recordings_goes_the_whole_way(tmp_path, capsys, monkeypatch
 
     (films / "run.mp4").unlink()
     given = [str(films), "--recipe", str(path), "--output", str(theirs), "--workers", "3"]
-    monkeypatch.setattr(rebuild_module, "build", lambda *a, workers, **k: build(*a, **k, workers=workers - 3))
+    asked = here(monkeypatch)
     assert main(["rebuild", *given]) == 2
+    assert asked == [(Local(3), None)]
     told = capsys.readouterr()
-    assert "1 clip (run) of the recipe not rebuilt: 'films' holds no video named 'run'; to be had" in told.err
+    assert (
+        "1 clip (run) of the recipe not rebuilt: the folder holds no video named 'run'; to be had" in told.err
+    )
     (row,) = [row for shard in (theirs / "data").iterdir() for row in read_rows(shard)]
     (first,) = [r for s in (mine / "data").iterdir() for r in read_rows(s) if r["id"] == "walk"]
     assert row == first | {"provenance": "trip, films: walk.mp4"}
     assert str(tmp_path) not in (theirs / "manifest.jsonl").read_text()
+
+    assert main(["rebuild", *given]) == 2
+    assert "already complete, nothing to do; 1 recording is in quarantine" in capsys.readouterr().out
+    write_recording(films, "run", azimuth_deg=-70.0)
+    assert main(["rebuild", *given, "--retry"]) == 0
+    assert "2 train clips" in capsys.readouterr().out
+
+
+def test_a_rebuild_does_not_go_on_with_other_libraries(written, tmp_path):
+    folder = tmp_path / "set"
+
+    def go(**more):
+        return rebuild(written, tmp_path, folder, source=FakeSource(), workers=0, progress=False, **more)
+
+    go()
+    shutil.rmtree(folder / "data")  # as if it had not come to its end
+    record = read_record(folder)
+    record["libraries"]["av"] = "1.0"
+    (folder / "build.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="begun with other versions of libraries .av is 1.0 there"):
+        go()
+    assert go(any_version=True).figures is not None
+    assert read_record(folder)["libraries"]["av"].startswith("1.0 and ")

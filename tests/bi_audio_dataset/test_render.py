@@ -158,3 +158,12 @@ def test_a_function_of_ones_own_is_loaded_by_name():
 def test_wrong_denoisers_are_named(name, line):
     with pytest.raises(UserError, match=line):
         render.load_denoiser(name)
+
+
+def test_high_pass_takes_what_is_low_and_nothing_else():
+    times_s = np.arange(44100) / 44100
+    tones = np.stack([np.sin(2 * np.pi * hz * times_s) for hz in (25, 100, 1000)])
+    passed = render.high_passed(tones, 44100, 100.0)[:, 22050:]
+    level_db = 10 * np.log10(2 * np.mean(passed**2, axis=1))
+    np.testing.assert_allclose(level_db, [-48.2, -3.0, 0.0], atol=0.1)
+    assert render.high_passed(tones, 44100, 0.0) is tones

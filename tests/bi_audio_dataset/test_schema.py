@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from bi_audio_dataset import schema
-from bi_audio_dataset.schema import CameraTrack, ClipRecord, Filters, SourceView, TruthTrack, UserError
+from bi_audio_dataset.schema import (
+    CameraTrack,
+    ClipRecord,
+    Direction,
+    Filters,
+    SourceView,
+    TruthTrack,
+    UserError,
+)
 
 
 def make_record(**changes) -> ClipRecord:
@@ -44,6 +52,7 @@ def make_record(**changes) -> ClipRecord:
         provenance="test",
         licence="CC0-1.0",
         filters=Filters(0.1, 0.5, 3.0, -20.0, -3.0),
+        direction=Direction(30.5, -4.0, 0.5),
     )
     return dataclasses.replace(record, **changes)
 
@@ -58,20 +67,40 @@ def test_row_and_back_is_the_same_record():
     assert ClipRecord.from_row(record.to_row()) == record
 
 
-def test_row_passes_through_arrow_with_typed_columns():
+@pytest.mark.parametrize("direction", [Direction(30.5, -4.0, 0.5), None])
+def test_row_passes_through_arrow_with_typed_columns(direction):
     import pyarrow as pa
 
-    record = make_record(filters=Filters(0.25, 0.5, 3.0, -20.0, -3.0), duration_s=0.5, hfov_deg=62.5)
+    known = Filters(0.25, 0.5, 3.0, -20.0, -3.0)
+    record = make_record(filters=known, duration_s=0.5, hfov_deg=62.5, direction=direction)
     table = pa.Table.from_pylist([record.to_row()], schema=schema.features().arrow_schema)
     back = ClipRecord.from_row(table.to_pylist()[0])
     assert back.video == b"video"
     assert (back.filters, back.duration_s, back.hfov_deg) == (record.filters, 0.5, 62.5)
+    assert back.direction == direction
     assert tuple(table.column_names) == schema.COLUMNS
+
+
+def test_audio_states_its_two_channels_where_datasets_can(monkeypatch):
+    import datasets
+
+    typed = schema.features()["audio"]
+    known = "num_channels" in {f.name for f in dataclasses.fields(datasets.Audio)}
+    assert (typed.sampling_rate, getattr(typed, "num_channels", None)) == (44100, 2 if known else None)
+
+    @dataclasses.dataclass
+    class OldAudio:
+        sampling_rate: int
+        decode: bool = True
+
+    monkeypatch.setattr(datasets, "Audio", OldAudio)
+    monkeypatch.setattr(datasets, "Features", dict)
+    assert schema.features()["audio"] == OldAudio(44100, decode=False)
 
 
 def test_sound_row_has_no_problems():
     assert schema.validate_row(make_record().to_row()) == []
-    assert schema.validate_row(make_record(truth=TruthTrack()).to_row()) == []
+    assert schema.validate_row(make_record(truth=TruthTrack(), direction=None).to_row()) == []
 
 
 @pytest.mark.parametrize(
@@ -85,6 +114,9 @@ def test_sound_row_has_no_problems():
         (make_record(filters=Filters(0, 0, None, 0, 0)), "filters.level_gain_db is None"),
         (make_record(fps=None), "fps is None"),
         (make_record(hfov_deg=None), "hfov_deg is None"),
+        (make_record(direction=Direction(181.0, 0, 0.5)), "direction.azimuth_deg is 181.0, expected -180 to"),
+        (make_record(direction=Direction(0, float("nan"), 0.5)), "direction.elevation_deg is nan"),
+        (make_record(direction=Direction(0, 0, None)), "direction.confidence is None, expected 0 to 1"),
         (with_view(make_record(), onset_s=(0.9,)), "onset_s holds 0.900"),
         (with_view(make_record(), distance_m=(float("inf"),) * 20), "distance_m is not finite"),
         (with_view(make_record(), elevation_deg=(95.0,) * 20), "elevation_deg leaves"),
@@ -99,8 +131,20 @@ def test_each_fault_is_named(record, word):
 
 def test_another_schema_version_is_refused():
     row = make_record().to_row() | {"schema_version": 99}
-    with pytest.raises(UserError, match="schema_version 99, this program reads 1"):
+    with pytest.raises(UserError, match="schema_version 99, this program reads 2"):
         ClipRecord.from_row(row)
+
+
+def test_an_older_version_is_read_by_what_does_without_its_new_columns():
+    for version in (1, 2):
+        schema.check_readable(version, "row 'a'")
+    with pytest.raises(
+        UserError, match="row 'a' has schema_version 1, this program reads 2: .* upgrade FOLDER"
+    ):
+        schema.check_version(1, "row 'a'")
+    for version in (0, 3, True, None, "1"):
+        with pytest.raises(UserError, match="this program reads 2"):
+            schema.check_readable(version, "row 'a'")
 
 
 @pytest.mark.parametrize("hfov_deg", [50.0, 90.0, 110.0])

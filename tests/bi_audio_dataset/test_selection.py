@@ -58,6 +58,14 @@ def test_the_last_rows_of_a_recording_count(tmp_path):
     assert entries["a"].built
 
 
+def test_two_clips_of_one_id_are_refused(tmp_path):
+    """What a build of an older version may have left: the second window of 'take', and 'take-0001'."""
+    entries = entries_of(tmp_path, rows_of("take", clips=2), rows_of("take-0001"))
+    with pytest.raises(UserError, match="two clips have the id 'take-0001', of recordings 'take' and"):
+        decide(entries, CONFIG)
+    assert len(decide(entries_of(tmp_path, rows_of("take", clips=2)), CONFIG).fates) == 2
+
+
 def test_same_picture_and_sound_stays_once(tmp_path):
     entries = entries_of(
         tmp_path, rows_of("c", prints=(1, 1)), rows_of("a", prints=(1, 1)), rows_of("b", prints=(1, 1))
@@ -180,6 +188,18 @@ def test_what_was_rendered_again_is_published_and_says_so(tmp_path):
     old = decide(entries, CONFIG, {"a": verdict("reject", 0)})
     assert old.fates["a"].decision == "accept" and "rendered again" in old.fates["a"].marks["review"]
     assert decide(entries, CONFIG, {"a": verdict("accept", 1)}).fates["a"].decision == "accept"
+
+
+def test_another_path_that_a_filter_left_out_waits_for_nobody(tmp_path):
+    rows = rows_of("a")
+    rows[1] |= {"draw": {"render": 1}, "decision": "reject", "reasons": {"weak_cue": "too alike"}}
+    plan = decide(entries_of(tmp_path, rows), CONFIG, {"a": verdict("rerender", 1)})
+    assert plan.problems == []
+    assert plan.notes == ["'a': ann asked for another camera path, which weak_cue left out"]
+    assert plan.fates["a"].decision == "reject"
+    # one more path is asked for: that one is still to come
+    more = decide(entries_of(tmp_path, rows), CONFIG, {"a": verdict("rerender", 2)})
+    assert more.notes == [] and "waits for another camera path" in more.problems[0]
 
 
 def test_a_clip_without_media_cannot_be_accepted_back(tmp_path):

@@ -1,13 +1,19 @@
 """The unit of work: what it is addressed by, and that it is pure."""
 
+from pathlib import Path
+
 import pytest
 from fake_source import tiny_config
 from quick_maker import QuickMaker, QuickSource, quick_build
+from test_main import write_recording
 
-from bi_audio_dataset import manifest, unit
+from bi_audio_dataset import card_plots, manifest, unit
+from bi_audio_dataset.build import build
+from bi_audio_dataset.clip import ClipMaker
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.selection import index_rows
 from bi_audio_dataset.shards import read_manifest
+from bi_audio_dataset.sources.folder import FolderSource
 from bi_audio_dataset.unit import Task, Work, unit_key, work_key
 from bi_audio_dataset.workplace import Parts
 
@@ -41,7 +47,9 @@ def test_unit_run_twice_gives_the_same_bytes(tmp_path):
     written = (tmp_path / "fake-1.parquet").read_bytes()
     second = task("fake-1")
     assert (tmp_path / "fake-1.parquet").read_bytes() == written
-    assert first[0].pop("seconds") >= 0 and second[0].pop("seconds") >= 0
+    for rows in (first, second):
+        assert rows[0].pop("seconds") >= 0 and rows[0].pop("size") == len(written)
+        assert rows[0].pop("files") == {}
     assert first == second == read_manifest(parts.locate("fake-1"))
     assert first[0]["unit"] == unit_key("k", "fake-1", {})
 
@@ -72,8 +80,47 @@ def test_part_made_of_something_else_is_made_again(tmp_path):
     after = index_rows(journal)
     assert {name: entry.unit for name, entry in after.items()} == {n: e.unit for n, e in before.items()}
     assert [after[name].offset > before[name].offset for name in before] == [False, True, False]
-    for name in ("unit", "seconds", "at"):
+    for name in ("unit", "seconds", "at", "size", "files"):
         assert f'"{name}":' in journal.read_text()
     quick_build(folder, 3)
-    for name in ("unit", "seconds", "at"):
+    for name in ("unit", "seconds", "at", "size", "files"):
         assert f'"{name}":' not in (folder / "manifest.jsonl").read_text()
+
+
+def test_quarantine_says_the_same_wherever_the_recordings_lie(tmp_path, monkeypatch):
+    """Empty, damaged and missing files in two folders, one relative with spaces; a failure in scratch."""
+
+    class Films(FolderSource):
+        def fetch(self, recording_id, workdir):
+            if recording_id == "odd":
+                raise RuntimeError(f"{workdir}/half of it.bin at {object()} is gone")
+            return super().fetch(recording_id, workdir)
+
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for folder in (tmp_path / "one", Path("two more/films of mine")):
+        folder.mkdir(parents=True)
+        (folder / "empty.mp4").touch()
+        (folder / "odd.mp4").touch()
+        (folder / "text.mkv").write_text("no film")
+        task = Task(Work(Films(folder), tiny_config(), Parts(str(tmp_path / f"parts{len(found)}"))))
+        (tmp_path / f"parts{len(found)}").mkdir()
+        found.append([task(name) for name in ("empty", "odd", "text", "none")])
+    assert found[0] == found[1]
+    (empty,), (odd,), *_ = found[0]
+    assert empty["reasons"] == {"unusable": "empty.mp4: the file is empty"}
+    assert odd["reasons"] == {"failed": "RuntimeError: half of it.bin at <object object> is gone"}
+
+
+def test_manifests_of_two_folders_are_equal(tmp_path, monkeypatch):
+    monkeypatch.setattr(unit, "ClipMaker", ClipMaker)
+    monkeypatch.setattr(card_plots, "draw", lambda *_: [])
+    for name in ("one", "two films"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_recording(folder)
+        (folder / "empty.mp4").touch()
+        config = tiny_config(height=32)
+        build(FolderSource(folder), tmp_path / f"{name} set", config, workers=0, progress=False)
+    one, two = ((tmp_path / f"{name} set/manifest.jsonl").read_bytes() for name in ("one", "two films"))
+    assert one == two and b"empty.mp4: the file is empty" in one

@@ -50,17 +50,17 @@ def test_upgraded_in_place_it_has_the_bytes_of_a_fresh_build(current, old, capsy
     assert fake_sets.digests(old) != fake_sets.digests(current)
     assert main(["finalize", str(old)]) == 2
     assert (
-        "has schema_version 0, this program reads 1: python -m bi_audio_dataset upgrade"
+        "has schema_version 0, this program reads 2: python -m bi_audio_dataset upgrade"
         in capsys.readouterr().err
     )
     assert validate(old, media=False).problems[0].endswith("columns missing: hfov_deg, hrir_symmetric")
     assert main(["upgrade", str(old)]) == 0
     assert validate(old, media=False).problems == []
     told = capsys.readouterr().out
-    assert "0 -> 1: fov is called hfov_deg" in told and "5 clips upgraded to schema_version 1" in told
+    assert "0 -> 1: fov is called hfov_deg" in told and "5 clips upgraded to schema_version 2" in told
     assert fake_sets.digests(old) == fake_sets.digests(current)
     assert main(["upgrade", str(old)]) == 0
-    assert "schema_version 1, nothing to do" in capsys.readouterr().out
+    assert "schema_version 2, nothing to do" in capsys.readouterr().out
     assert fake_sets.digests(old) == fake_sets.digests(current)
 
 
@@ -91,7 +91,7 @@ def test_clips_that_wait_for_finalize_are_upgraded_with_what_was_decided(tmp_pat
 
     part = tmp_path / "set/.work/parts/a.parquet"
     part.parent.mkdir(parents=True)
-    record = make_record(hrir_symmetric=False)
+    record = make_record(hrir_symmetric=False, direction=None)
     write_rows(part, [record], [{"kind": "recording", "id": "a"}])
     fresh = part.read_bytes()
     fake_sets.to_version_0(part)
@@ -99,7 +99,7 @@ def test_clips_that_wait_for_finalize_are_upgraded_with_what_was_decided(tmp_pat
     assert upgrade(tmp_path / "set").clips == 1
     assert part.read_bytes() == fresh
     assert read_manifest(part) == [{"kind": "recording", "id": "a"}]
-    assert '"schema_version": 1' in (tmp_path / "set/build.json").read_text()
+    assert '"schema_version": 2' in (tmp_path / "set/build.json").read_text()
     assert sorted(p.name for p in (tmp_path / "set/.work").iterdir()) == ["lock", "parts"]
     with pytest.raises(UserError, match="holds no data"):
         upgrade(tmp_path / "set", tmp_path / "new")
@@ -122,12 +122,12 @@ def test_unknown_versions_are_one_line(tmp_path, capsys):
     before = fake_sets.digests(newer)
     assert main(["upgrade", str(newer)]) == 2
     assert capsys.readouterr().err == (
-        f"error: '{newer}' has schema_version 7, this program writes 1: install a newer visaudio, or use the "
+        f"error: '{newer}' has schema_version 7, this program writes 2: install a newer visaudio, or use the "
         "program that wrote it\n"
     )
     assert fake_sets.digests(newer) == before
     assert main(["upgrade", str(older)]) == 2
-    assert "has schema_version -3, this program writes 1 and upgrades from 0 on" in capsys.readouterr().err
+    assert "has schema_version -3, this program writes 2 and upgrades from 0 on" in capsys.readouterr().err
 
 
 def test_what_cannot_be_upgraded_is_said(current, old, tmp_path):
@@ -140,7 +140,7 @@ def test_what_cannot_be_upgraded_is_said(current, old, tmp_path):
         upgrade(old, old)
     with pytest.raises(UserError, match="lies inside the dataset"):
         upgrade(old, old / "new")
-    with pytest.raises(UserError, match="of schema_version 1 already"):
+    with pytest.raises(UserError, match="of schema_version 2 already"):
         upgrade(current, tmp_path / "new")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/a.txt").write_text("mine")
@@ -163,13 +163,13 @@ def test_what_cannot_be_upgraded_is_said(current, old, tmp_path):
 def test_a_step_that_fails_leaves_the_old_set_whole(old, monkeypatch):
     before = fake_sets.digests(old / "data")
 
-    def fails_at_the_last(row):
+    def fails_at_the_last(row, said):
         if row["id"] == "c2-0":
             raise KeyError("fov")
-        return fake_sets.from_version_0(row)
+        return fake_sets.from_version_0(row, said)
 
     monkeypatch.setitem(migrations.STEPS, 0, migrations.Step("breaks", fails_at_the_last))
-    with pytest.raises(UserError, match="row 'c2-0' of schema_version 0 makes no row of version 1"):
+    with pytest.raises(UserError, match="row 'c2-0' of schema_version 0 makes no row of version 2"):
         upgrade(old)
     assert fake_sets.digests(old / "data") == before
 
@@ -216,7 +216,7 @@ def test_killed_anywhere_it_goes_on_and_ends_the_same(old, tmp_path, elsewhere, 
         shutil.copytree(old, folder)
         died = killed_at(number, folder, output)
         target = output or folder
-        assert one_version(target) <= {0} or one_version(target) == {1}  # never of both
+        assert one_version(target) <= {0} or one_version(target) == {2}  # never of both
         if died:
             upgrade(folder, output)
         assert fake_sets.digests(target) == wanted, number
@@ -243,4 +243,4 @@ def test_shards_that_are_done_are_not_made_again(old, monkeypatch):
     assert len(written) == 2 and one_version(old) == {0}
     room.append(True)
     upgrade(old)
-    assert len(written) == len(set(written)) == 3 and one_version(old) == {1}
+    assert len(written) == len(set(written)) == 3 and one_version(old) == {2}

@@ -160,6 +160,7 @@ def test_a_pair_keeps_its_own_picture_and_ears(maker_of, tmp_path):
     )
     (record,) = made.records
     assert (record.id, record.hrir_set, record.hrir_symmetric) == ("p", "recorded: x", False)
+    assert record.direction is None
     assert (record.width, record.height, record.hfov_deg) == (58, 36, 70.0)  # 128 x 80 inside 64 x 36
     assert set(record.camera.yaw_deg) == {0.0} and record.truth.sources == ()
     heard = soundfile.read(io.BytesIO(record.audio))[0].T

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, UserError, check_version
+from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, UserError, check_readable
 from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
@@ -165,9 +165,9 @@ def read_clip(
 
     times_s (T,): the frames shown at these seconds, squashed to size (width, height) or left at their own;
     None decodes no video. sample_rate: audio resampled to it; None decodes no audio.
-    Raises UserError if the row is of another schema version.
+    Raises UserError if the row is of a schema version that is unknown.
     """
-    check_version(row.get("schema_version"), f"row '{row.get('id')}'")
+    check_readable(row.get("schema_version"), f"row '{row.get('id')}'")
     return Clip(
         id=row["id"],
         split=row["split"],

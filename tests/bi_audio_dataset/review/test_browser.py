@@ -15,8 +15,8 @@ from bi_audio_dataset.review import decisions, front, main, page
 from bi_audio_dataset.review.session import ReviewSession
 from bi_audio_dataset.shards import read_rows
 
-pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio", reason="no gradio: pip install -e '.[review-test]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[review-test]'")
 
 PATIENCE_MS = 180_000  # of a machine that does other things beside
 DURATION_S = 2.0
@@ -104,7 +104,7 @@ class Tab:
 @pytest.fixture
 def tab(session, monkeypatch):
     if chromium() is None:
-        pytest.skip("no chromium is installed")
+        pytest.skip("no chromium is installed (Debian: apt install chromium)")
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
         monkeypatch.setenv(name, "")  # the page sets them for the process: put back after the test
     sync_api.expect.set_options(timeout=PATIENCE_MS)

@@ -4,6 +4,7 @@ import pytest
 from bi_audio_dataset import ambisonics, sphere
 from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 RATE = 8000
 
@@ -76,3 +77,36 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     with pytest.raises(UserError, match=r"a\.0\.npz: damaged"):
         evidence.load(tmp_path, "a")
+
+
+def test_what_workers_leave_beside_parts_comes_home(tmp_path):
+    """Also after a kill in between, and where a worker that was taken for dead comes late."""
+    parts, home = Parts(str(tmp_path / "parts")), tmp_path / "set"
+    parts.prepare()
+    kept = {render: evidence.collect(*scene([40 * render]), RATE, render) for render in (0, 1)}
+
+    def leave(clip_id, render):
+        parts.put(evidence.file_name(clip_id, render, EVIDENCE), evidence.pack(kept[render], clip_id))
+
+    leave("a/b.c 1", 0)
+    leave("other", 0)
+    assert set(parts.sizes(".npz")) == {"a%2Fb.c%201.0.evidence.npz", "other.0.evidence.npz"}
+    evidence.collect_from(parts, home)
+    evidence.collect_from(parts, home)
+    assert parts.sizes(".npz") == {} and evidence.renders(home) == {"a/b.c 1": 0, "other": 0}
+    direct = evidence.save(tmp_path / "direct", "a/b.c 1", kept[0])
+    assert (home / evidence.FOLDER / direct.name).read_bytes() == direct.read_bytes()
+    leave("a/b.c 1", 1)
+    evidence.collect_from(parts, home)
+    leave("a/b.c 1", 0)
+    evidence.collect_from(parts, home)
+    assert evidence.renders(home) == {"a/b.c 1": 1, "other": 0} and parts.sizes(".npz") == {}
+    assert len(list((home / evidence.FOLDER).iterdir())) == 2
+
+
+def test_ids_that_are_too_long_for_a_file_name(tmp_path):
+    foa = np.random.default_rng(0).standard_normal((4, 4410)).astype(np.float32)
+    for number, name in enumerate(["道" * 80, "道" * 81, "short"]):
+        evidence.save(tmp_path, name, evidence.collect(np.zeros((64, 128, 3), np.uint8), foa, 44100, number))
+    assert evidence.renders(tmp_path) == {"道" * 80: 0, "道" * 81: 1, "short": 2}
+    assert evidence.load(tmp_path, "道" * 81).render == 1

@@ -11,17 +11,23 @@ from bi_audio_dataset.finalize import finalize
 from bi_audio_dataset.review import drawing, evidence
 from bi_audio_dataset.review.session import ReviewSession
 from bi_audio_dataset.shards import read_rows
+from bi_audio_dataset.workplace import EVIDENCE, Parts
 
 BELL = "Visible sound: a bell, Invisible sound: none"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Three clips that wait; fake-0 accepted with a new caption, fake-1 rejected, fake-2 rendered again."""
-    folder = tmp_path_factory.mktemp("whole") / "set"
+@pytest.fixture(scope="module", params=[None, "folder", "memory://whole/parts"])
+def built(tmp_path_factory, request):
+    """Three clips that wait, their parts here or elsewhere; fake-0 accepted with a new caption, fake-1
+    rejected, fake-2 rendered again."""
+    home = tmp_path_factory.mktemp("whole")
+    folder, parts = home / "set", str(home / "parts") if request.param == "folder" else request.param
 
     def once_more():
-        build(FakeSource(), folder, tiny_config(), workers=0, progress=False, finalize=False)
+        build(FakeSource(), folder, tiny_config(), workers=0, progress=False, finalize=False, parts=parts)
+        if parts is not None:  # what workers leave beside the parts is brought home
+            assert Parts(parts).sizes(EVIDENCE) == {} and len(Parts(parts).sizes()) == 3
+            assert not (folder / ".work/parts").exists()
 
     once_more()
     session = ReviewSession(folder, "eva")

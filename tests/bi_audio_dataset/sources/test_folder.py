@@ -1,15 +1,20 @@
 """A folder of 360-degree films: whose channel order is known, and everything that is refused, in one line."""
 
+import copy
 import pickle
 
 import cv2
 import numpy as np
 import pytest
 import soundfile
+from fake_source import tiny_config
 from foa_films import insert_box, panorama, sa3d, signals, st3d, sv3d, write_film
 
 from bi_audio_dataset import ambisonics, media
 from bi_audio_dataset.channels import AMBIX, FUMA
+from bi_audio_dataset.clip import ClipMaker, Unusable
+from bi_audio_dataset.filters import ProjectionFilter, SelectionConfig
+from bi_audio_dataset.picture import look_at
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources.base import Recording, Source, read_sound
 from bi_audio_dataset.sources.folder import FolderSource
@@ -165,6 +170,13 @@ def high_rate(folder):
     soundfile.write(folder / "a.wav", np.zeros((230_400, 4)), 384_000)
 
 
+def no_numbers(folder):
+    write_film(folder / "a.mp4", seconds=0.6)
+    sound = signals(4, 0.6, RATE)
+    sound[1, 1000] = np.nan
+    soundfile.write(folder / "a.wav", sound.T, RATE, subtype="FLOAT")
+
+
 def longer_sound(folder):
     write_film(folder / "a.mp4", seconds=0.6)
     write_foa(folder / "a.flac", seconds=2.0)
@@ -218,50 +230,96 @@ def twice(folder):
     write_film(folder / "a.mkv")
 
 
+# the name under which it is kept, and words of the reason
 BAD = {
-    silent: "has no sound that can be decoded",
-    truncated: "cut short",
-    half_a_film: "is one cut short",
-    empty: "the file is empty",
-    text: "cannot be read as media",
-    unreadable_sound: "its audio track cannot be decoded",
-    channels_of(1): "'a.wav' has 1 audio channels .mono",
-    channels_of(2): "'a.wav' has 2 audio channels .stereo",
-    channels_of(3): "'a.wav' has 3 audio channels",
-    channels_of(6): "'a.wav' has 6 audio channels .5.1",
-    low_rate: "'a.flac' has sound at 8000 Hz, expected 16000",
-    high_rate: "'a.wav' has sound at 384000 Hz",
-    longer_sound: "'a.mp4' has 0.60 s of picture, and 'a.flac' lasts 2.00 s",
-    flat_size: "'a.mp4' is 128x72, expected an equirectangular picture",
-    flat_picture: "left and right edges that do not meet",
-    two_eyes_square: "128x128 .two eyes, top-bottom",
-    two_eyes_squeezed: "shows the same twice, top-bottom",
-    two_eyes_beside: "shows the same twice, side by side",
-    two_eyes_stated: "is stereo 360 .top-bottom",
-    two_eyes_stated_in_matroska: "is stereo 360 .top-bottom",
-    cubemap: "is stored as cubemap",
-    turned: "states a turn of its sphere .yaw 40",
-    twice: "several videos named 'a' .a.mp4, a.mkv.",
+    silent: ("no_sound", "has no sound that can be decoded"),
+    truncated: (None, "cut short"),
+    half_a_film: ("length_mismatch", "is one cut short"),
+    empty: (None, "the file is empty"),
+    text: (None, "cannot be read as media"),
+    unreadable_sound: (None, "its audio track cannot be decoded"),
+    channels_of(1): ("channels", "'a.wav' has 1 audio channels .mono"),
+    channels_of(2): ("channels", "'a.wav' has 2 audio channels .stereo"),
+    channels_of(3): ("channels", "'a.wav' has 3 audio channels"),
+    channels_of(6): ("channels", "'a.wav' has 6 audio channels .5.1"),
+    low_rate: ("sample_rate", "'a.flac' has sound at 8000 Hz, expected 16000"),
+    high_rate: ("sample_rate", "'a.wav' has sound at 384000 Hz"),
+    no_numbers: ("not_finite", "holds NaN or infinity .1 samples"),
+    longer_sound: ("length_mismatch", "'a': 2.00 s of sound and 0.60 s of picture"),
+    flat_size: ("not_equirectangular", "is 128x72, expected an equirectangular one"),
+    flat_picture: ("not_equirectangular", "left and right edges do not meet"),
+    two_eyes_square: ("not_equirectangular", "128x128 .two eyes, top-bottom"),
+    two_eyes_squeezed: ("not_equirectangular", "shows the same twice, top-bottom"),
+    two_eyes_beside: ("not_equirectangular", "shows the same twice, side by side"),
+    two_eyes_stated: ("stereo_360", "is stereo 360 .top-bottom"),
+    two_eyes_stated_in_matroska: ("stereo_360", "is stereo 360 .top-bottom"),
+    cubemap: ("projection", "is stored as cubemap"),
+    turned: ("turned_sphere", "states a turn of its sphere .yaw 40"),
+    twice: (None, "several videos named 'a' .a.mp4, a.mkv."),
+}
+MEASURED = {
+    "channels_3": {"channels.count": 3},
+    "low_rate": {"sample_rate.hz": 8000},
+    "no_numbers": {"not_finite.samples": 1},
+    "longer_sound": {"length_mismatch.audio_s": 2.0, "length_mismatch.video_s": 0.6},
+    "flat_size": {"not_equirectangular.aspect": pytest.approx(128 / 72, abs=1e-5)},
+    "two_eyes_squeezed": {"not_equirectangular.top_bottom": pytest.approx(1.0, abs=0.02)},
+    "turned": {"turned_sphere.yaw_deg": 40.0},
 }
 
 
+@pytest.fixture(scope="module")
+def makers():
+    """ClipMakers of SelectionConfigs, all of one head."""
+    made = ClipMaker(tiny_config(clip_s=0.5, selection=SelectionConfig()))
+
+    def maker(selection: SelectionConfig) -> ClipMaker:
+        other = copy.copy(made)
+        other.config = tiny_config(clip_s=0.5, selection=selection)
+        return other
+
+    return maker
+
+
 @pytest.mark.parametrize("write", BAD, ids=[write.__name__ for write in BAD])
-def test_bad_recordings_are_refused(tmp_path, write):
+def test_bad_recordings_are_put_aside_under_a_name(tmp_path, makers, write):
     write(tmp_path)
     source = FolderSource(tmp_path, channels="ambix")
     assert source.recording_ids() == ["a"]  # the builder asks for it, and puts it aside
-    with pytest.raises(UserError, match=BAD[write]) as caught:
-        source.fetch("a", tmp_path)
+    name, words = BAD[write]
+    with pytest.raises(Unusable if name else UserError, match=words) as caught:
+        makers(SelectionConfig()).make(source.fetch("a", tmp_path), "folder", "train")
     assert "\n" not in str(caught.value)
+    if name:
+        assert list(caught.value.reasons) == [name]
+        for key, value in MEASURED.get(write.__name__, {}).items():
+            assert caught.value.measures[key] == value
 
 
-def test_no_numbers_show_when_read(tmp_path):
-    write_film(tmp_path / "a.mp4", seconds=0.6)
-    sound = signals(4, 0.6, RATE)
-    sound[1, 1000] = np.nan
-    soundfile.write(tmp_path / "a.wav", sound.T, RATE, subtype="FLOAT")
-    with pytest.raises(UserError, match="holds NaN or infinity"):
-        read_sound(fetch(tmp_path, channels="ambix"), 44100)
+@pytest.mark.parametrize("action", ["mark", "off"])
+@pytest.mark.parametrize("write", [longer_sound, flat_size, flat_picture, two_eyes_squeezed])
+def test_marked_or_unlooked_at_they_are_built(tmp_path, makers, write, action):
+    write(tmp_path)
+    name = BAD[write][0]
+    selection = SelectionConfig.measured().with_actions({name: action})
+    recording = FolderSource(tmp_path, channels="ambix").fetch("a", tmp_path)
+    made = makers(selection).make(recording, "folder", "train")
+    assert len(made.records) == len(made.clips) == 1
+    for row in [made.recording, *made.clips]:
+        assert (name in row["marks"]) is (action == "mark")
+        assert any(key.startswith(name) for key in row["measures"]) is (action == "mark")
+
+
+def test_a_trusted_picture_is_marked_for_its_looks_but_not_for_its_size(tmp_path, makers):
+    flat_picture(tmp_path)
+    source = FolderSource(tmp_path, channels="ambix", trust_picture=True)
+    off = {"static": "off", "weak_cue": "off", "duplicate": "off"}
+    maker = makers(SelectionConfig().with_actions(off))
+    made = maker.make(source.fetch("a", tmp_path), "folder", "train")
+    assert len(made.records) == 1 and "not_equirectangular" in made.clips[0]["marks"]
+    flat_size(tmp_path)
+    with pytest.raises(Unusable, match="128x72"):
+        maker.make(source.fetch("a", tmp_path), "folder", "train")
 
 
 def test_good_pictures_are_not_mistaken(tmp_path):
@@ -274,8 +332,9 @@ def test_good_pictures_are_not_mistaken(tmp_path):
     for grey in (bands, bands + texture, blocks):
         pictures.append(np.stack([grey] * 3, axis=2).clip(0, 255).astype(np.uint8))
     for picture in pictures:
-        write_film(tmp_path / "a.mp4", signals(4, 0.6, RATE), RATE, picture=picture)
-        assert fetch(tmp_path, channels="ambix").recording_id == "a"
+        path = write_film(tmp_path / "a.mp4", signals(4, 0.6, RATE), RATE, picture=picture)
+        found = look_at(path, media.probe(path), ProjectionFilter())
+        assert not found.failed, found.measures
 
 
 def test_flat_pictures_are_found_out(tmp_path, shared_dir):
@@ -283,10 +342,10 @@ def test_flat_pictures_are_found_out(tmp_path, shared_dir):
     for name in ("photo_elephant.jpg", "photo_cat_chelsea.png"):
         photo = cv2.imread(str(shared_dir / "media/images" / name))
         picture = cv2.resize(photo[: photo.shape[1] // 2], (128, 64), interpolation=cv2.INTER_AREA)
-        write_film(tmp_path / "a.mp4", signals(4, 0.6, RATE), RATE, picture=picture)
-        with pytest.raises(UserError, match="edges that do not meet.*trust_picture"):
-            fetch(tmp_path, channels="ambix")
-        assert fetch(tmp_path, channels="ambix", trust_picture=True).recording_id == "a"
+        path = write_film(tmp_path / "a.mp4", signals(4, 0.6, RATE), RATE, picture=picture)
+        found = look_at(path, media.probe(path), ProjectionFilter())
+        assert found.failed and found.action == "reject" and "edges do not meet" in found.why
+        assert look_at(path, media.probe(path), ProjectionFilter(), trusted=True).action == "mark"
 
 
 def test_wrong_settings(tmp_path):

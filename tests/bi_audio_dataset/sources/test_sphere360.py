@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from foa_films import insert_box, sa3d, signals, write_film
 
-from bi_audio_dataset import media
+from bi_audio_dataset import manifest, media
+from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.channels import AMBIX, FUMA
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sources.base import Source, read_sound
@@ -148,3 +149,26 @@ def test_sa3d_in_the_file_is_believed(tmp_path):
     insert_box(path, b"mp4a", sa3d((0, 2, 3, 1)))
     recording = Sphere360Source(tmp_path, channels="stated").fetch("aaaaaaaaaaa", tmp_path)
     assert recording.channels.places == (0, 2, 3, 1)
+
+
+@pytest.mark.slow
+def test_only_listed_windows_become_clips_with_the_lists_split(tmp_path):
+    """<id>_<n> is the 10 s from second n on, as the corpus's own downloader cuts it; no more is used."""
+    films = tmp_path / "films"
+    write_lists(films, ["aaaaaaaaaaa_0", "aaaaaaaaaaa_12", "bbbbbbbbbbb_3"], ["ccccccccccc_4"])
+    write_video(films, "aaaaaaaaaaa", 33.0)  # from second 22 on nothing is listed
+    write_video(films, "bbbbbbbbbbb_3", 10.0)  # the segment alone
+    write_video(films, "ccccccccccc", 15.0, beside=True)
+    command = ["build", str(films), "--source", "sphere360", "--output", str(tmp_path / "set")]
+    command += ["--clip-s", "10", "--size", "32x16", "--off", "static", "--off", "duplicate"]
+    assert main(command) == 0
+    rows = [row for row in manifest.read(tmp_path / "set/manifest.jsonl") if row["kind"] == "clip"]
+    split = Sphere360Source(films).split  # training ids, of which some validate
+    assert {(row["id"], row["start_s"], row["split"]) for row in rows} == {
+        ("aaaaaaaaaaa-0000", 0.0, split("aaaaaaaaaaa")),
+        ("aaaaaaaaaaa-0001", 12.0, split("aaaaaaaaaaa")),
+        ("bbbbbbbbbbb_3", 0.0, split("bbbbbbbbbbb_3")),
+        ("ccccccccccc", 4.0, "test"),
+    }
+    assert "test" not in (split("aaaaaaaaaaa"), split("bbbbbbbbbbb_3"))
+    assert all(row["decision"] == "accept" for row in rows)
