@@ -12,11 +12,12 @@ Weights may be stored in half precision; in memory they are float32. Only safete
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -116,7 +117,9 @@ def save_pretrained(
             file = temporary / f"{part}.safetensors"
             save_file(_stored(state, dtype, part), file, {"format": "pt"})
             file.chmod(0o644)  # safetensors makes it 0600, which no other user of a shared folder could read
-        (temporary / "config.json").write_text(json.dumps(_config(components), indent=2) + "\n")
+        sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        config = {**_config(components), "sha256": sums}
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (temporary / "README.md").write_text(model_card(components))
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
@@ -128,6 +131,34 @@ def save_pretrained(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_whole(folder: Path, files: Mapping[str, Path] | None = None) -> None:
+    """Raises UserError for a model folder that lacks a part, or one of which is not the file that its
+    config.json was written with. files: part -> where it is read from, where that is elsewhere.
+    """
+    sums = _read_config(folder).get("sha256", {})  # models of earlier versions have none
+    for part in PARTS:
+        own = folder / f"{part}.safetensors"
+        file = (files or {}).get(part, own)
+        if not file.is_file():
+            raise UserError(
+                f"{folder}: lacks {own.name}, so it is no whole model; a model has {', '.join(PARTS)}"
+            )
+        wanted = sums.get(own.name)
+        if file == own and wanted is not None and _sha256(own) != wanted:
+            raise UserError(
+                f"{own}: is not the file that config.json was written with (its SHA-256 is another): "
+                "damaged, or of another model? fetch or copy the folder again"
+            )
 
 
 def _stored(state: Mapping[str, Tensor], dtype: torch.dtype, part: str) -> dict[str, Tensor]:
@@ -219,13 +250,17 @@ def load_pretrained(
     revision: str | None = None,
     overrides: Mapping[str, str | Path] | None = None,
     device: torch.device | str = "cpu",
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Components:
     """A model from a folder, a packaged name ("tiny") or a Hub repository ("owner/name", at `revision`).
 
     overrides: part -> a .safetensors file for that part's sizes in this model, or another model's folder or
-    name, from which the part comes with its sizes. Raises UserError with one line for all that can be wrong.
+    name, from which the part comes with its sizes. cache_dir: of the Hub's files, in place of the usual one;
+    local_files_only: ask nobody. Files are held against the checksums in config.json. Raises UserError with
+    one line for all that can be wrong.
     """
-    folder = find_model(name, revision)
+    folder = find_model(name, revision, cache_dir, local_files_only)
     config = _read_config(folder)
     preset = _preset(config, folder)
     files = {part: folder / f"{part}.safetensors" for part in PARTS}
@@ -238,6 +273,7 @@ def load_pretrained(
             other = find_model(source)
             preset = _with_part(preset, _preset(_read_config(other), other), part)
             files[part] = other / f"{part}.safetensors"
+    check_whole(folder, files)
     components = build_components(preset)
     components.sampling = from_dict(SamplingConfig, config.get("sampling", {}), where="sampling")
     components.info = from_dict(ModelInfo, config.get("info", {}), where="info")
@@ -252,7 +288,12 @@ def packaged_models() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in root.glob("*/config.json")))
 
 
-def find_model(name: str | Path, revision: str | None = None) -> Path:
+def find_model(
+    name: str | Path,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """The local folder of a model, fetched from the Hub where it is neither a folder nor packaged."""
     path = Path(name)
     if path.is_dir():
@@ -266,16 +307,36 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         raise UserError(
             f"no model {str(name)!r}: expected a folder, a packaged name ({known}) or a Hub owner/name"
         )
-    return _download(str(name), revision)
+    return _download(str(name), revision, cache_dir, local_files_only)
 
 
-def _download(repository: str, revision: str | None) -> Path:
+def _download(
+    repository: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     patterns = ["config.json", "README.md", *(f"{part}.safetensors" for part in PARTS)]
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=patterns,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+        )
+    except GatedRepoError as error:
+        raise UserError(
+            f"Hub repository {repository!r} is gated: accept its terms on its page, then log in "
+            "(`hf auth login`, or HF_TOKEN)"
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"no folder and no Hub repository {repository!r} (or it is private: log in)"
@@ -367,7 +428,7 @@ def push_to_hub(
     from huggingface_hub.errors import HfHubHTTPError
 
     folder = find_model(folder)
-    _read_config(folder)
+    check_whole(folder)
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -382,3 +443,14 @@ def push_to_hub(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot push to {repository!r}: {reason}") from error
     return str(commit.commit_url)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """python -m visaudio.hub push DIR owner/name."""
+    from visaudio.cli.hub import main as run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -58,19 +58,29 @@ class ViSAudioPipeline:
         overrides: Mapping[str, str | Path] | None = None,
         device: torch.device | str | None = None,
         full_precision: bool = False,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> ViSAudioPipeline:
         """A folder, a packaged name, a variant (variants.py) or a Hub repository.
 
         overrides: part -> the file or model that it is to come from instead (hub.load_pretrained,
         variants.load_variant). device: None takes a GPU if there is one.
 
+        cache_dir, local_files_only: of a Hub repository, as huggingface_hub takes them.
         full_precision: float32 on a GPU too, where bfloat16 is the default (a CPU always runs float32).
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if str(name) in variants.VARIANTS:
             components = variants.load_variant(str(name), overrides, device)
         else:
-            components = hub.load_pretrained(name, revision=revision, overrides=overrides, device=device)
+            components = hub.load_pretrained(
+                name,
+                revision=revision,
+                overrides=overrides,
+                device=device,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
         return cls(components, full_precision)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | str = torch.float32) -> Path:

@@ -130,8 +130,52 @@ def test_only_safetensors_are_read(folder, tmp_path):
         hub.load_pretrained(folder, overrides={"network": bad})
     broken = copied(folder, tmp_path / "broken")
     (broken / "clip.safetensors").write_bytes(b"not weights")
+    forget_checksums(broken)  # as in a folder of an earlier version
     with pytest.raises(UserError, match="clip.safetensors: cannot be read as safetensors"):
         hub.load_pretrained(broken)
+
+
+def forget_checksums(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_parts_are_held_against_their_checksums(components, folder, tmp_path):
+    changed = copied(folder, tmp_path / "changed")
+    other = hub.save_pretrained(tmp_path / "other", micro_components(seed=2))
+    (changed / "codec.safetensors").write_bytes((other / "codec.safetensors").read_bytes())
+    with pytest.raises(UserError, match="codec.safetensors: is not the file that config.json was written"):
+        hub.load_pretrained(changed)
+    with pytest.raises(UserError, match="is not the file that config.json was written"):
+        hub.push_to_hub(changed, "org/micro")
+    loaded = hub.load_pretrained(
+        folder, overrides={"codec": other / "codec.safetensors"}
+    )  # knowingly another
+    assert not torch.equal(*(next(c.codec.parameters()) for c in (loaded, components)))
+    forget_checksums(changed)
+    hub.load_pretrained(changed)
+    (changed / "clip.safetensors").unlink()
+    for use in (hub.load_pretrained, lambda path: hub.push_to_hub(path, "org/micro")):
+        with pytest.raises(UserError, match="lacks clip.safetensors, so it is no whole model"):
+            use(changed)
+
+
+def test_push_by_the_command_line(folder, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def push(*arguments, **options):
+        asked.append((arguments, options))
+        return "https://hub/org/micro/commit/1"
+
+    monkeypatch.setattr(hub, "push_to_hub", push)
+    command = ["push", str(folder), "org/micro", "--private", "--revision", "dev", "--message", "first"]
+    assert hub.main(command) == 0
+    assert capsys.readouterr().out == "https://hub/org/micro/commit/1\n"
+    assert asked == [((folder, "org/micro"), {"private": True, "revision": "dev", "message": "first"})]
+    monkeypatch.undo()
+    assert hub.main(["push", str(tmp_path / "none"), "org/micro"]) == 2
+    assert capsys.readouterr().err.startswith("error: no model")
 
 
 @pytest.mark.parametrize(
