@@ -1,7 +1,7 @@
 """MMAudio's 44.1 kHz audio codec: waveform -> log-mel -> VAE latents, and back through BigVGAN v2.
 
 40 latents at 44100 / 1024 Hz an ear. It is what MMAudio's public weights speak; a mel spectrogram keeps no
-phase, so the ears' time difference survives only as far as their levels tell it (docs/decisions.md: DAC).
+phase, and the vocoder makes up each ear's own: the ears' time difference is lost (docs/decisions.md).
 
 Legend: B batch, S samples, T mel frames, M mel bands, F latent frames, D latent dimensions.
 """
