@@ -118,6 +118,7 @@ FLOORS = {
         "windows": 2,
         "presets": 5,
         "sampling": 5,
+        "model_card": 6,
         "hub": 6,
         "variants": 6,
         "pipeline": 6,

@@ -27,13 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
-from visaudio import __version__
+from visaudio import __version__, weight_files
 from visaudio.codec.base import Codec
 from visaudio.codec.kinds import CodecConfig, build_codec
 from visaudio.config import from_dict, to_dict
 from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
+from visaudio.model_card import model_card
 from visaudio.presets import Preset
 from visaudio.sampling import SamplingConfig
 
@@ -120,7 +121,7 @@ def save_pretrained(
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         config = {**_config(components), "sha256": sums}
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (temporary / "README.md").write_text(model_card(components))
+        (temporary / "README.md").write_text(model_card(components, PARTS))
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             folder.rename(old)
@@ -183,62 +184,6 @@ def _config(components: Components) -> dict[str, Any]:
         "sampling": to_dict(components.sampling),
         "info": to_dict(components.info),
     }
-
-
-def model_card(components: Components) -> str:
-    """README.md of a model folder: what it is, how to use it, where it comes from, its limits."""
-    info, preset = components.info, components.preset
-    parameters = {part: sum(p.numel() for p in getattr(components, part).parameters()) for part in PARTS}
-    lines = [
-        "---",
-        f"license: {info.licence}",
-        "library_name: visaudio",
-        "pipeline_tag: any-to-any",
-        "tags: [video-to-audio, binaural-audio, spatial-audio, flow-matching]",
-        "---",
-        "",
-        f"# ViSAudio, preset `{preset.name}`",
-        "",
-        "Binaural sound (two ears) from silent video, by the ViSAudio method (arXiv 2512.03036).",
-        "",
-        "```python",
-        "from visaudio.pipeline import ViSAudioPipeline",
-        "",
-        'pipe = ViSAudioPipeline.from_pretrained("<this folder or repository>")',
-        'pipe("clip.mp4").save("clip.flac")',
-        "```",
-        "",
-        "| part | parameters |",
-        "|---|---|",
-        *(f"| {part} | {count:,} |" for part, count in parameters.items()),
-        "",
-        f"Sound is made at {preset.sequence.sample_rate} Hz per ear; trained on "
-        f"{preset.sequence.duration_s:g} s clips, longer videos run in overlapping windows.",
-        "",
-        "## Limits",
-        "",
-        info.limits or "Not stated.",
-        "",
-        "## Provenance and licence",
-        "",
-        f"Licence: {info.licence}. {info.provenance}".rstrip(),
-        "",
-    ]
-    if info.training:
-        lines += ["## Training", "", *_bullets(info.training), ""]
-    return "\n".join(lines)
-
-
-def _bullets(values: Mapping[str, Any], indent: str = "") -> list[str]:
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += [f"{indent}- {key}:", *_bullets(value, indent + "  ")]
-        else:
-            lines.append(
-                f"{indent}- {key}: {value:.4g}" if isinstance(value, float) else f"{indent}- {key}: {value}"
-            )
-    return lines
 
 
 # -------------------- reading
@@ -401,15 +346,7 @@ def _load_part(module: nn.Module, file: Path, part: str) -> None:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file}: cannot be read as safetensors ({error})") from error
-    expected = module.state_dict()
-    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
-    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
-    if missing or extra or wrong:
-        raise UserError(
-            f"{file}: not the weights of this {part}: missing {missing[:2]}, unexpected {extra[:2]}, "
-            f"other shapes {wrong[:2]} ({len(missing)}, {len(extra)}, {len(wrong)} in all)"
-        )
-    module.load_state_dict(state)  # copies into float32
+    weight_files.load_into(module, state, file, f"this {part}")  # copies into float32
 
 
 def push_to_hub(

@@ -19,6 +19,7 @@ from visaudio.config import from_dict, read_layers
 from visaudio.encoders.clip import ClipConfig
 from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.model.network import NetworkConfig
+from visaudio.model.warm_start import REPOSITORY
 from visaudio.sequence import SequenceConfig
 
 
@@ -158,7 +159,7 @@ _DFN5B = ClipConfig(
     vocab_size=49408,
 )
 _DAC = DacCodecConfig(weights="descript/dac_44khz")
-_SYNCHFORMER = SynchformerConfig(weights="hkchengrex/MMAudio:ext_weights/synchformer_state_dict.pth")
+_SYNCHFORMER = SynchformerConfig(weights=f"{REPOSITORY}:ext_weights/synchformer_state_dict.pth")
 # the time embeddings and projections are those of the MMAudio generation that each starts from
 _V1: dict[str, Any] = {"projections": "v1", "time_frequencies": 256, "time_scale": 1.0}
 _V2: dict[str, Any] = {"projections": "v2", "time_frequencies": 896, "time_scale": 10000.0}

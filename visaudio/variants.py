@@ -21,13 +21,13 @@ from visaudio.codec.mmaudio import MMAudioCodecConfig
 from visaudio.encoders.clip import ClipConfig
 from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.model.network import NetworkConfig
-from visaudio.model.warm_start import load_mmaudio_state_dict
+from visaudio.model.warm_start import LICENCE, REPOSITORY, load_mmaudio_state_dict
 from visaudio.presets import Preset, compose, get_preset
 from visaudio.sampling import SamplingConfig
 
-_MMAUDIO, _BIGVGAN = "hkchengrex/MMAudio", "nvidia/bigvgan_v2_44khz_128band_512x"
+_BIGVGAN = "nvidia/bigvgan_v2_44khz_128band_512x"
 CODEC = MMAudioCodecConfig(
-    weights=f"{_MMAUDIO}:ext_weights/v1-44.pth", vocoder_weights=f"{_BIGVGAN}:bigvgan_generator.pt"
+    weights=f"{REPOSITORY}:ext_weights/v1-44.pth", vocoder_weights=f"{_BIGVGAN}:bigvgan_generator.pt"
 )
 # the tower is native at 378 pixels; MMAudio gives it 384, of which its patches take 378
 CLIP = replace(
@@ -36,8 +36,7 @@ CLIP = replace(
     weights=None,
     input_size=384,
 )
-SYNCHFORMER = SynchformerConfig(weights=f"{_MMAUDIO}:ext_weights/synchformer_state_dict.pth", resize="crop")
-LICENCE = "cc-by-nc-4.0"
+SYNCHFORMER = replace(get_preset("small").synchformer, resize="crop")
 LIMITS = (
     "MMAudio's public weights without any binaural training: both ears get the same sound. Their licence "
     "(CC BY-NC 4.0) allows no commercial use."
@@ -66,7 +65,7 @@ class Variant:
 
 
 def _mmaudio(size: str, network: NetworkConfig) -> Variant:
-    return Variant(f"mmaudio-{size.replace('_', '-')}", f"{_MMAUDIO}:weights/mmaudio_{size}.pth", network)
+    return Variant(f"mmaudio-{size.replace('_', '-')}", f"{REPOSITORY}:weights/mmaudio_{size}.pth", network)
 
 
 _SMALL, _MEDIUM, _LARGE = (get_preset(name).network for name in ("small", "medium", "large"))

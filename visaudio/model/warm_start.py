@@ -21,6 +21,8 @@ from torch import Tensor
 
 from visaudio.model.network import DualBranchNetwork
 
+REPOSITORY = "hkchengrex/MMAudio"  # of the public checkpoints, on the Hub
+LICENCE = "cc-by-nc-4.0"  # of the checkpoints, and so of what is made from them
 CODEC_DEPENDENT = ("audio_input_proj.0.", "final_layer.conv.", "latent_mean", "latent_std")
 NOT_WEIGHTS = ("t_embed.freqs", "latent_rot", "clip_rot")  # buffers that early checkpoints carry
 

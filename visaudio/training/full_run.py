@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from visaudio.config import to_dict
+from visaudio.model import warm_start
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.initial import MMAUDIO_LICENCE
 from visaudio.training.parts import load_parts, load_weights, published
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
@@ -151,7 +151,7 @@ class FullRun:
             entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
         synthetic = self.summary()["data"].startswith("BiAudio-Synth")
         return ModelInfo(
-            licence=MMAUDIO_LICENCE if self.config.init_from is not None else ModelInfo.licence,
+            licence=warm_start.LICENCE if self.config.init_from is not None else ModelInfo.licence,
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
             limits=LIMITS if synthetic else "",
             training=self.summary(),

@@ -14,8 +14,6 @@ from visaudio.model.warm_start import WarmStartReport, load_mmaudio_state_dict
 from visaudio.training.progress import say
 
 REPORT = "init.json"
-#: Licence of what MMAudio's public checkpoints become part of.
-MMAUDIO_LICENCE = "cc-by-nc-4.0"
 
 
 def initialise(network: DualBranchNetwork, source: str, folder: Path) -> WarmStartReport:
