@@ -71,6 +71,12 @@ class ViSAudioPipeline:
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if str(name) in variants.VARIANTS:
+            if revision is not None or cache_dir is not None or local_files_only:
+                raise UserError(
+                    f"{name} is put together from files of several repositories: revision, cache_dir and "
+                    "local_files_only are not for it; give files by overrides, or set HF_HUB_CACHE and "
+                    "HF_HUB_OFFLINE"
+                )
             components = variants.load_variant(str(name), overrides, device)
         else:
             components = hub.load_pretrained(

@@ -72,6 +72,8 @@ def test_offline_it_says_which_file_is_wanted(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="large_44k_v2.*not in the local cache.*give the path"):
         ViSAudioPipeline.from_pretrained("mmaudio-large-44k-v2")
+    with pytest.raises(UserError, match="files of several repositories: revision, cache_dir and"):
+        ViSAudioPipeline.from_pretrained("mmaudio-large-44k-v2", local_files_only=True)
 
 
 @pytest.mark.parametrize("upstream", ["small_44k", "medium_44k", "large_44k", "large_44k_v2"])
