@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bi_audio_dataset.ambisonics import encode  # noqa: E402
-from bi_audio_dataset.clip import BuildConfig  # noqa: E402
+from bi_audio_dataset.build_config import BuildConfig  # noqa: E402
 
 SOURCES = ((3840, 1920), (1920, 960))
 FPS, AUDIO_RATE_HZ = 25, 44100

@@ -149,7 +149,7 @@ def _not_negative(text: str) -> int:
 
 
 def _synth(options: argparse.Namespace) -> int:
-    from bi_audio_dataset.build import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
 
     _settle_paths(options, "sounds", "sprites")

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset import libraries, manifest, retry
-from bi_audio_dataset.clip import BuildConfig, load_hrirs
+from bi_audio_dataset.build_config import BuildConfig
+from bi_audio_dataset.clip import load_hrirs
 from bi_audio_dataset.executors import Executor, Inline, Local
 from bi_audio_dataset.finalize import finalize as finalize_folder
 from bi_audio_dataset.finalize import plan_folder, read_record

@@ -19,7 +19,7 @@ from bi_audio_dataset.arguments import positive
 from bi_audio_dataset.schema import UserError
 
 if TYPE_CHECKING:
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
     from bi_audio_dataset.sources.base import Source
 
 #: --source -> module and class, and whether its recordings are panoramas.
@@ -157,7 +157,7 @@ def source_of(options: argparse.Namespace) -> Source:
 
 def config_of(options: argparse.Namespace) -> BuildConfig:
     """The settings that file and flags give. UserError where they contradict each other or do not fit."""
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
 
     config = BuildConfig.of_recordings()
     selection = config.selection

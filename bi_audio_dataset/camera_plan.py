@@ -19,7 +19,7 @@ from bi_audio_dataset.schema import AUDIO_RATE_HZ, CameraTrack
 from bi_audio_dataset.trajectory import CameraPath, path_from_energy
 
 if TYPE_CHECKING:
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ order.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
 from dataclasses import dataclass, field, fields
@@ -15,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from bi_audio_dataset import captions, limits, media
+from bi_audio_dataset import captions, media
 from bi_audio_dataset import filters as rules
 from bi_audio_dataset.binaural import BinauralDecoder, render_binaural
+from bi_audio_dataset.build_config import BuildConfig
 from bi_audio_dataset.camera_plan import Camera, WindowCameras, camera_track, choose_hfov, clip_rng
+from bi_audio_dataset.clip_manifest import Window, clip_row, recording_row
 from bi_audio_dataset.duplicates import audio_fingerprint, to_text
-from bi_audio_dataset.filters import Finding, SelectionConfig
+from bi_audio_dataset.filters import Finding
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
 from bi_audio_dataset.ids import view_id, window_id
 from bi_audio_dataset.level import decibel, lr_difference, normalise_level, rms_dbfs
-from bi_audio_dataset.manifest import STAGE_VERSIONS
 from bi_audio_dataset.picture import PictureProbe, look_at
 from bi_audio_dataset.plugins import load_plugins
 from bi_audio_dataset.render import denoise, high_passed, true_peak
@@ -36,9 +36,9 @@ from bi_audio_dataset.schema import (
     Filters,
     TruthTrack,
 )
-from bi_audio_dataset.sound import RecordingSound, input_digest, window_starts
+from bi_audio_dataset.sound import RecordingSound, window_starts
 from bi_audio_dataset.sources.base import Recording
-from bi_audio_dataset.trajectory import CameraPath, TrajectoryConfig
+from bi_audio_dataset.trajectory import CameraPath
 from bi_audio_dataset.truth import caption_of, view_truth
 from bi_audio_dataset.unusable import Unusable
 from bi_audio_dataset.views import film_size, recode_film, render_views, sampled
@@ -57,67 +57,6 @@ __all__ = [
 ]
 
 
-#: What `build` takes for BuildConfig.aim_from_hz (docs/results.md, real recordings).
-AIM_FROM_HZ = 100.0
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """How clips are cut out of recordings. Angles in degrees."""
-
-    seed: int = 0
-    clip_s: float = 8.0
-    width: int = 256
-    height: int = 144
-    fps: float = 25.0
-    crf: int = 20
-    preset: str = "veryfast"
-    # first direction: that of most energy, offset by the trajectory; now and then any, for off-screen sound
-    random_yaw_probability: float = 0.08
-    trajectory: TrajectoryConfig = field(
-        default_factory=lambda: TrajectoryConfig(first_yaw_offset_deg=25.0, first_pitch_offset_deg=8.0)
-    )
-    # the sound from here on says where most energy comes from; 0: all of it, as in BiAudio-Synth. In rooms
-    # the lowest sound comes from where standing waves lie: AIM_FROM_HZ for recordings
-    aim_from_hz: float = 0.0
-    views_per_recording: int = 1  # of each window, each with a camera path of its own
-    hfov_fixed_deg: float = 90.0
-    hfov_fixed_probability: float = 0.5
-    hfov_range_deg: tuple[float, float] = (50.0, 110.0)
-    sofa: str | None = None  # None: the spherical-head model
-    symmetrise_hrirs: bool = True
-    # level: RMS is brought here, within the gain and the true peak
-    rms_dbfs: float = -20.0
-    true_peak_dbfs: float = -1.0
-    max_gain_db: float = 40.0
-    level_measure: str = "rms"  # or "lufs": rms_dbfs is then a loudness
-    denoiser: str | None = None  # of the field, before all else (render.load_denoiser)
-    # caption: an object is visible if it is on view in this part of the frames in which it sounds
-    visible_fraction: float = 0.3
-    active_db: float = -40.0
-    # which clips stay; the default drops none
-    selection: SelectionConfig = field(default_factory=SelectionConfig.measured)
-    rows_per_shard: int = 100
-
-    def __post_init__(self) -> None:
-        limits.check(self)
-
-    @classmethod
-    def of_recordings(cls) -> BuildConfig:
-        """The defaults for real recordings: the filters decide, views are 90 degrees wide, and the lowest
-        sound does not aim the camera. Those of the class are BiAudio-Synth's: all is kept, lenses are mixed.
-        """
-        return cls(hfov_fixed_probability=1.0, aim_from_hz=AIM_FROM_HZ, selection=SelectionConfig())
-
-    @property
-    def num_frames(self) -> int:
-        return round(self.clip_s * self.fps)
-
-    @property
-    def num_samples(self) -> int:
-        return round(self.clip_s * AUDIO_RATE_HZ)
-
-
 @dataclass
 class Made:
     """What a recording gave: the clips that stay, and one manifest row for it and for each clip, kept or
@@ -130,20 +69,6 @@ class Made:
     evidence: dict[str, Evidence] = field(default_factory=dict)
     # seconds that the windows took: what a longer recording takes more of (forecast.py)
     windows_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Window:
-    """One window of a recording, before any view of it. audio (C, num_samples) as recorded."""
-
-    recording: Recording
-    source_name: str
-    split: str
-    number: int
-    clip_id: str
-    start_s: float
-    audio: np.ndarray
-    findings: list[Finding]
 
 
 class ClipMaker:
@@ -185,23 +110,23 @@ class ClipMaker:
         if not judged.accepted:
             named = {name: f"'{recording.recording_id}': {why}" for name, why in judged.reasons.items()}
             raise Unusable(named, judged.measures)
-        made = Made(recording=_recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
+        made = Made(recording=recording_row(recording, source_name, split, judged, common_s, len(starts_s)))
         begun_s = time.perf_counter()
         for number, start_s in enumerate(starts_s):
             clip_id = window_id(recording.recording_id, number, len(starts_s))
             audio = sound.read(start_s, config.num_samples)
             if not pair:
                 audio = denoise(audio, AUDIO_RATE_HZ, config.denoiser)
-            window = _Window(recording, source_name, split, number, clip_id, start_s, audio, whole)
+            window = Window(recording, source_name, split, number, clip_id, start_s, audio, whole)
             (self._pair if pair else self._panorama)(window, made, renders or {})
         made.windows_s = time.perf_counter() - begun_s
         return made
 
-    def _panorama(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
+    def _panorama(self, window: Window, made: Made, renders: dict[str, int]) -> None:
         config, foa = self.config, window.audio
         findings = [*window.findings, *self._sound_findings(foa)]
         if not rules.verdict(findings).accepted:
-            made.clips.append(self._row(window, findings))
+            made.clips.append(clip_row(window, self.config.clip_s, findings))
             return
         planned = WindowCameras(foa, window.recording.recording_id, window.number, config)
         plans = [self._plan(window, planned, view, renders) for view in range(config.views_per_recording)]
@@ -242,11 +167,11 @@ class ClipMaker:
                 heard = high_passed(foa, AUDIO_RATE_HZ, config.aim_from_hz)
                 made.evidence[clip_id] = collect(probe.middle, heard, AUDIO_RATE_HZ, draw["render"])
 
-    def _pair(self, window: _Window, made: Made, renders: dict[str, int]) -> None:
+    def _pair(self, window: Window, made: Made, renders: dict[str, int]) -> None:
         config, recording = self.config, window.recording
         findings = [*window.findings, *self._sound_findings(window.audio)]
         if not rules.verdict(findings).accepted:
-            made.clips.append(self._row(window, findings))
+            made.clips.append(clip_row(window, self.config.clip_s, findings))
             return
         info = media.probe(recording.video_path)
         width, height = film_size(info.width, info.height, config)
@@ -291,7 +216,7 @@ class ClipMaker:
         return [finding for finding in found if finding.action != "off"]
 
     def _plan(
-        self, window: _Window, cameras: WindowCameras, view: int, renders: dict[str, int]
+        self, window: Window, cameras: WindowCameras, view: int, renders: dict[str, int]
     ) -> tuple[str, dict[str, int], Camera]:
         """(clip id, what its random numbers come from, camera)."""
         clip_id = view_id(window.clip_id, view, self.config.views_per_recording)
@@ -327,7 +252,7 @@ class ClipMaker:
             true_peak_dbfs=decibel(true_peak(ears)),
         )
 
-    def _record(self, window: _Window, **fields: Any) -> ClipRecord:
+    def _record(self, window: Window, **fields: Any) -> ClipRecord:
         recording = window.recording
         return ClipRecord(
             recording_id=recording.recording_id,
@@ -344,7 +269,7 @@ class ClipMaker:
     def _add(
         self,
         made: Made,
-        window: _Window,
+        window: Window,
         findings: list[Finding],
         record: ClipRecord,
         ears: np.ndarray,
@@ -352,65 +277,18 @@ class ClipMaker:
         more: dict[str, Any],
     ) -> bool:
         """The last filters, which hear the finished clip; then its row and, if it stays, the clip itself."""
-        chosen = self.config.selection
+        config, chosen = self.config, self.config.selection
         findings = list(findings)
         if chosen.weak_cue.action != "off":
             findings.append(rules.weak_cue(record.filters.lr_difference, chosen.weak_cue))
         if self.plugins and rules.verdict(findings).accepted:
             frames = _frames_of(record)
             findings += [plugin.judge(frames, ears, AUDIO_RATE_HZ) for plugin in self.plugins]
-        row = self._row(window, findings, record, {**more, "fingerprint": prints})
+        row = clip_row(window, config.clip_s, findings, record, {**more, "fingerprint": prints})
         made.clips.append(row)
         if row["decision"] == "accept":
             made.records.append(record)
         return row["decision"] == "accept"
-
-    def _row(
-        self,
-        window: _Window,
-        findings: list[Finding],
-        record: ClipRecord | None = None,
-        more: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """The manifest row of a clip; of one that was given up before its views were made without
-        `record`."""
-        judged, recording = rules.verdict(findings), window.recording
-        row: dict[str, Any] = {
-            "kind": "clip",
-            "id": record.id if record else window.clip_id,
-            "recording_id": recording.recording_id,
-            "split": window.split,
-            "decision": "accept" if judged.accepted else "reject",
-            "reasons": judged.reasons,
-            "marks": judged.marks,
-            "start_s": round(window.start_s, 6),
-            "duration_s": self.config.clip_s,
-            "measures": judged.measures,
-            "source_name": window.source_name,
-            "licence": recording.licence,
-            "provenance": recording.provenance,
-            **(more or {}),
-        }
-        if record is not None:
-            row |= {
-                "caption": record.caption,
-                "hrir_set": record.hrir_set,
-                "width": record.width,
-                "height": record.height,
-                "hfov_deg": round(record.hfov_deg, 4),
-                "fps": record.fps,
-                "level_gain_db": round(record.filters.level_gain_db, 4),
-                "video": _file(record.video),
-                "audio": _file(record.audio),
-                "camera": {
-                    "rate_hz": record.camera.rate_hz,
-                    **{
-                        name: [round(x, 3) for x in getattr(record.camera, name)]
-                        for name in ("yaw_deg", "pitch_deg", "roll_deg")
-                    },
-                },
-            }
-        return row
 
 
 def load_hrirs(config: BuildConfig) -> HrirSet:
@@ -425,33 +303,6 @@ def encode_flac(ears: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, ears.T, AUDIO_RATE_HZ, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def _recording_row(
-    recording: Recording, source_name: str, split: str, judged: rules.Verdict, common_s: float, windows: int
-) -> dict[str, Any]:
-    return {
-        "kind": "recording",
-        "id": recording.recording_id,
-        "decision": "built",
-        "reasons": {},
-        "marks": judged.marks,
-        "split": split,
-        "duration_s": round(common_s, 3),
-        "windows": windows,
-        "measures": judged.measures,
-        "source_name": source_name,
-        "licence": recording.licence,
-        "provenance": recording.provenance,
-        **({"group": recording.group} if recording.group else {}),
-        **({"stretches": [list(s) for s in recording.stretches]} if recording.stretches else {}),
-        "input": input_digest(recording),
-        "stages": STAGE_VERSIONS,
-    }
-
-
-def _file(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _frames_of(record: ClipRecord) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from bi_audio_dataset import libraries, media
 from bi_audio_dataset.build import build_settings, check_config, claim
-from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.build_config import BuildConfig
 from bi_audio_dataset.ids import check_ids
 from bi_audio_dataset.selection import Entry, index_rows
 from bi_audio_dataset.sound import RecordingSound, window_starts

@@ -11,7 +11,7 @@ from bi_audio_dataset.render import QUIET, LevelConfig, decibel, normalise
 from bi_audio_dataset.schema import AUDIO_RATE_HZ
 
 if TYPE_CHECKING:
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
 
 
 def normalise_level(ears: np.ndarray, config: BuildConfig) -> tuple[np.ndarray, float]:

@@ -22,7 +22,8 @@ from typing import Any
 
 from bi_audio_dataset import manifest, recipe, removals
 from bi_audio_dataset.build import BuildResult, build, build_settings, claim
-from bi_audio_dataset.clip import BuildConfig, Unusable
+from bi_audio_dataset.build_config import BuildConfig
+from bi_audio_dataset.clip import Unusable
 from bi_audio_dataset.executors import Executor, choose
 from bi_audio_dataset.migrations import STEPS
 from bi_audio_dataset.recipe import RECIPE_FILE, Recipe

@@ -10,7 +10,7 @@ from bi_audio_dataset import captions, sphere
 from bi_audio_dataset.schema import TRUTH_RATE_HZ, SourceTruth, SourceView, TruthTrack, in_view
 
 if TYPE_CHECKING:
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
 
 
 def view_truth(

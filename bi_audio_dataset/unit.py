@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset import manifest
-from bi_audio_dataset.clip import BuildConfig, ClipMaker, Unusable
+from bi_audio_dataset.build_config import BuildConfig
+from bi_audio_dataset.clip import ClipMaker, Unusable
 from bi_audio_dataset.libraries import versions
 from bi_audio_dataset.review import evidence
 from bi_audio_dataset.schema import SPLITS, UserError

@@ -18,7 +18,7 @@ from bi_audio_dataset.render import block_frames
 from bi_audio_dataset.viewport import Viewport
 
 if TYPE_CHECKING:
-    from bi_audio_dataset.clip import BuildConfig
+    from bi_audio_dataset.build_config import BuildConfig
 
 #: Pictures that wait for an encoder, per view.
 WAITING = 16

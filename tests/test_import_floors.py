@@ -75,6 +75,8 @@ FLOORS = {
         "render": 2,
         "camera_plan": 2,
         "clip": 3,
+        "build_config": 2,
+        "clip_manifest": 2,
         "validate": 3,
         "build": 3,
         "caption_files": 2,

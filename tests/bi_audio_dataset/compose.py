@@ -25,7 +25,7 @@ import soxr
 from foa_films import write_film
 
 from bi_audio_dataset import ambisonics, manifest, media, sphere
-from bi_audio_dataset.clip import AIM_FROM_HZ
+from bi_audio_dataset.build_config import AIM_FROM_HZ
 from bi_audio_dataset.render import high_passed
 from bi_audio_dataset.review import drawing
 from bi_audio_dataset.review.evidence import collect

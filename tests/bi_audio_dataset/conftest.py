@@ -3,12 +3,13 @@
 import pytest
 
 from bi_audio_dataset import clip, executors, rebuild
+from bi_audio_dataset.build_config import BuildConfig
 
 
 @pytest.fixture(scope="session")
 def head():
     """The spherical head and its filters, which take a builder longest to make."""
-    hrirs = clip.load_hrirs(clip.BuildConfig())
+    hrirs = clip.load_hrirs(BuildConfig())
     return hrirs, clip.BinauralDecoder(hrirs)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bi_audio_dataset import ambisonics, media
-from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.build_config import BuildConfig
 from bi_audio_dataset.schema import AUDIO_RATE_HZ, TRUTH_RATE_HZ, SourceTruth, UserError
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.trajectory import TrajectoryConfig

@@ -20,9 +20,9 @@ from fake_source import FakeSource, scene, still_camera, tiny_config
 from bi_audio_dataset import ambisonics, manifest, media, trajectory
 from bi_audio_dataset import build as build_module
 from bi_audio_dataset.build import build
+from bi_audio_dataset.build_config import AIM_FROM_HZ
 from bi_audio_dataset.camera_plan import choose_hfov, clip_rng, plan_camera
 from bi_audio_dataset.clip import (
-    AIM_FROM_HZ,
     ClipMaker,
     lr_difference,
     normalise_level,

@@ -12,7 +12,8 @@ from test_main_options import first_row, with_two_ears
 
 from bi_audio_dataset.__main__ import _parser, main
 from bi_audio_dataset.build_command import config_of
-from bi_audio_dataset.clip import BuildConfig, choose_hfov
+from bi_audio_dataset.build_config import BuildConfig
+from bi_audio_dataset.clip import choose_hfov
 from bi_audio_dataset.filters import SelectionConfig
 from bi_audio_dataset.render import loudness_lufs
 from bi_audio_dataset.shards import read_rows

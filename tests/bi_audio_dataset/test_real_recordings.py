@@ -22,7 +22,7 @@ from foa_films import panorama
 
 from bi_audio_dataset import ambisonics, manifest, media
 from bi_audio_dataset.__main__ import main
-from bi_audio_dataset.clip import AIM_FROM_HZ
+from bi_audio_dataset.build_config import AIM_FROM_HZ
 from bi_audio_dataset.render import high_passed
 
 SECONDS = 2.0

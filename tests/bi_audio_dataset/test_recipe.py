@@ -16,7 +16,7 @@ from bi_audio_dataset import card_plots, manifest, publish, recipe, removals
 from bi_audio_dataset import rebuild as rebuild_module
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
-from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.build_config import BuildConfig
 from bi_audio_dataset.executors import Inline, Local, RayExecutor
 from bi_audio_dataset.finalize import finalize, read_record
 from bi_audio_dataset.rebuild import config_of, inner_source, rebuild, version_words

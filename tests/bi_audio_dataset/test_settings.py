@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bi_audio_dataset.clip import BuildConfig
+from bi_audio_dataset.build_config import BuildConfig
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.settings import leaves, overlay, read_file, read_set
 

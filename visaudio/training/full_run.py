@@ -212,7 +212,8 @@ def dataset_name(path: str) -> str:
 
 def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     """Make, or go on making, the BiAudio-Synth set; the same as `python -m bi_audio_dataset synth`."""
-    from bi_audio_dataset.build import BuildConfig, build
+    from bi_audio_dataset.build import build
+    from bi_audio_dataset.build_config import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
 
     source = SyntheticSource(clips=clips, seed=seed)
