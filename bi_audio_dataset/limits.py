@@ -1,7 +1,7 @@
 """What the settings of a build may be: a range for each number, by the name of its field.
 
-`check` is called where a config is made (build_config.BuildConfig), so files, flags, recipes and code meet the same
-limits. A name that stands nowhere here may hold any finite number.
+`check` is called where a config is made (build_config.BuildConfig), so files, flags, recipes and code
+meet the same limits. A name that stands nowhere here may hold any finite number.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bi_audio_dataset import clip, executors, rebuild
+from bi_audio_dataset import card_plots, clip, executors, rebuild
 from bi_audio_dataset.build_config import BuildConfig
 
 
@@ -22,3 +22,22 @@ def in_this_process(monkeypatch, head):
     monkeypatch.setattr(clip, "BinauralDecoder", lambda given: decoder if given is hrirs else make(given))
     for module in (executors, rebuild):
         monkeypatch.setattr(module, "choose", lambda *_: executors.Inline())
+
+
+@pytest.fixture(scope="module")
+def without_plots():
+    """Cards without their plots: matplotlib would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_plots, "draw", lambda *_: [])
+        yield
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A folder that holds one short recording."""
+    from test_main import write_recording
+
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_recording(folder)
+    return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_main import one_line, write_recording
+from test_main import one_line
 from test_main_options import first_row, with_two_ears
 
 from bi_audio_dataset.__main__ import _parser, main
@@ -28,14 +28,6 @@ def config(*flags: str) -> BuildConfig:
 
 def built(folder: Path) -> dict:
     return json.loads((folder / "build.json").read_text())["config"]
-
-
-@pytest.fixture
-def films(tmp_path):
-    folder = tmp_path / "films"
-    folder.mkdir()
-    write_recording(folder)
-    return folder
 
 
 def test_defaults_are_those_of_recordings():

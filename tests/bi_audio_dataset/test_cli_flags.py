@@ -11,19 +11,12 @@ from foa_films import signals, write_film
 from test_main import one_line, write_recording
 from test_main_options import first_row, write_flat_head
 
-from bi_audio_dataset import card_plots, executors, manifest, media
+from bi_audio_dataset import executors, manifest, media
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.shards import read_rows
 from bi_audio_dataset.sources.sphere360 import Sphere360Source
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_plots():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card_plots, "draw", lambda *_: [])  # matplotlib would take most of the time
-        yield
+pytestmark = pytest.mark.usefixtures("in_this_process", "without_plots")
 
 
 @pytest.fixture(scope="module")

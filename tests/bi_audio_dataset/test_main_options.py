@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from fake_source import scene, ticks
-from test_main import one_line, write_recording
+from test_main import one_line
 
 from bi_audio_dataset import manifest, media
 from bi_audio_dataset.__main__ import main
@@ -18,14 +18,6 @@ from bi_audio_dataset.shards import read_rows, write_rows
 def first_row(dataset) -> dict:
     (shard,) = sorted((dataset / "data").glob("*.parquet"))
     return next(read_rows(shard))
-
-
-@pytest.fixture
-def films(tmp_path):
-    folder = tmp_path / "films"
-    folder.mkdir()
-    write_recording(folder)
-    return folder
 
 
 def test_provenance_is_recorded_beside_the_file_name(films, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from fake_source import FakeSource, tiny_config
 from test_main import write_recording
 
-from bi_audio_dataset import card_plots, manifest, publish, recipe, removals
+from bi_audio_dataset import manifest, publish, recipe, removals
 from bi_audio_dataset import rebuild as rebuild_module
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.build import build
@@ -27,20 +27,14 @@ from bi_audio_dataset.sources.folder import FolderSource
 from bi_audio_dataset.texts import without_paths
 from bi_audio_dataset.validate import validate
 
+pytestmark = pytest.mark.usefixtures("without_plots")
 CAPTION = "Visible sound: a bell, Invisible sound: none"
 #: Its height is one of whole macroblocks: of other pictures x264 gives other bytes now and then.
 CONFIG = tiny_config(height=32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_plots():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card_plots, "draw", lambda *_: [])  # matplotlib would take most of the time
-        yield
-
-
 @pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
+def original(tmp_path_factory, without_plots) -> Path:
     """Three recordings: one clip is rejected by its reviewer, one has a caption of its own."""
     folder = tmp_path_factory.mktemp("original") / "set"
     build(FakeSource(), folder, CONFIG, workers=0, progress=False, finalize=False)
