@@ -37,8 +37,8 @@ class ClipConfig:
     With `model_name` the architecture is open_clip's and the sizes below are ignored but for the grid.
     `weights`: an open_clip tag, a file (.safetensors, or .bin/.pt read with weights_only) or a Hub source
     (weight_files.py); None is random, except that `hf-hub:` and `local-dir:` names bring their own.
-    `input_size`: side of the pictures it is given, where that is not the model's own (MMAudio gives DFN5B's 378
-    pixel tower 384).
+    `input_size`: side of the pictures it is given, where that is not the model's own (MMAudio gives DFN5B's
+    378 pixel tower 384).
     """
 
     model_name: str | None = None
@@ -82,7 +82,7 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.config = config = config or ClipConfig()
         file = fetch_weights(config)  # before the network is built: ViT-H takes its time
-        self.model, self._described = _build(config)
+        self.model, self.described = _build(config)
         if file is not None:
             self.load_weights(file)
         visual = self.model.visual
@@ -90,8 +90,8 @@ class ClipEncoder(nn.Module):
         if size[0] != size[1]:
             raise UserError(f"expected a CLIP model with square pictures, got {size}")
         self.image_size: int = config.input_size or size[0]
-        self.register_buffer("mean", torch.tensor(self._described.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(self._described.std)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(self.described.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(self.described.std)[:, None, None], persistent=False)
         self.embed_dim: int = self.model.text_projection.shape[-1]
         self.text_dim: int = self.model.ln_final.normalized_shape[0]
         self.grid_dim: int = visual.ln_post.normalized_shape[0]
@@ -134,7 +134,7 @@ class ClipEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> ids (B, L) on the model's device; longer texts are cut, an empty one is start and end."""
         if self._tokenizer is None:
-            self._tokenizer = make_tokenizer(self.config.model_name, self._described)
+            self._tokenizer = make_tokenizer(self.config.model_name, self.described)
         ids = self._tokenizer(list(texts), context_length=self.context_length)
         if self.config.model_name is None:
             ids = hash_tokens(ids, self.config.vocab_size)

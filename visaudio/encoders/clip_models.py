@@ -77,7 +77,7 @@ def build(name: str, weights: str | None = None) -> tuple[nn.Module, ClipModel]:
 
 
 def make_tokenizer(name: str | None, model: ClipModel) -> Any:
-    """What turns texts into ids: open_clip's byte pairs, or the tokenizer that the model's description names."""
+    """What turns texts into ids: open_clip's byte pairs, or the tokenizer that the description names."""
     import open_clip
 
     text = model.sizes["text_cfg"]

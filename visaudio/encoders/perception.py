@@ -71,14 +71,17 @@ class PerceptionEncoder(nn.Module):
     def __init__(self, config: PerceptionConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or PerceptionConfig()
+        source = config.source
+        # found before the network is built: the large ones take their time
+        file = None if source is None else weight_files.fetch(source, "the Perception Encoder")
         self.model = _build(config)
         self.image_size: int = self.model.patch_embed.img_size[0]
         self.grid_dim: int = self.model.num_features
         pretrained = self.model.pretrained_cfg
         self.register_buffer("mean", torch.tensor(pretrained["mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(pretrained["std"])[:, None, None], persistent=False)
-        if (source := config.source) is not None:
-            self.load_weights(weight_files.read_state(source, "the Perception Encoder"), source)
+        if file is not None:
+            self.load_weights(weight_files.read_state(file, "the Perception Encoder"), source)
 
     def prepare(self, frames: Tensor | np.ndarray, mode: ResizeMode | None = None) -> Tensor:
         """uint8 (T, H, W, 3) -> uint8 (T, 3, image_size, image_size); mode defaults to config.resize."""
