@@ -5,10 +5,10 @@ of any relative width ``sigma_rel`` is put together from the snapshots. The widt
 length of the run, so one setting serves a run of an hour and one of a week, and no decay has to be tuned
 beforehand.
 
-Two traps of the library are stepped around here: buffers, and what is frozen, are left out of the averages (the solved
-snapshot weights do not sum to exactly one, which would scale constants such as the latent statistics),
-and snapshots are float32 (the solved weights are large and alternate in sign, which magnifies float16
-rounding).
+Two traps of the library are stepped around here: buffers and frozen parameters are left out of the
+averages (the solved snapshot weights do not sum to exactly one, which would scale constants such as the
+latent statistics), and snapshots are float32 (the solved weights are large and alternate in sign, which
+magnifies float16 rounding).
 """
 
 from dataclasses import dataclass
