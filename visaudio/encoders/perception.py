@@ -113,9 +113,14 @@ class PerceptionEncoder(nn.Module):
         """A state dict of timm's, Meta's or open_clip's names; every tensor of this network must be there."""
         from timm.models.eva import checkpoint_filter_fn
 
-        translated = checkpoint_filter_fn(dict(state), self.model)
+        what = f"the Perception Encoder {self.config.model_name}"
+        try:
+            translated = checkpoint_filter_fn(dict(state), self.model)
+        except Exception as error:  # it takes shapes for granted, and raises whatever others make it raise
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{source}: not the weights of {what} ({reason})") from error
         ours = {k: v for k, v in translated.items() if not k.startswith(NOT_FOR_PATCHES)}
-        weight_files.load_into(self.model, ours, source, f"the Perception Encoder {self.config.model_name}")
+        weight_files.load_into(self.model, ours, source, what)
 
 
 def _timm_name(name: str) -> str:
