@@ -5,8 +5,8 @@
     python benchmarks/parity.py --golden ../shared/golden --full      # and Synchformer at full width: 2 GB
 
 Every row is the largest absolute error in float32 on this machine, with the bound that the tests hold it to.
-CLIP and the Perception Encoder have no golden file: the same random weights go through transformers' CLIPModel
-and through a plain reading of the paper (tests/clip_pair.py, tests/plain_perception.py).
+CLIP and the Perception Encoder have no golden file: their random weights also go through transformers'
+CLIPModel, and through a plain reading of the paper (tests/clip_pair.py, tests/plain_perception.py).
 """
 
 from __future__ import annotations
