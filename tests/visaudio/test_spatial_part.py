@@ -73,11 +73,10 @@ def test_the_grid_is_the_perception_encoders_in_features_and_in_sampling(compone
     (found,) = encode_conditions(components, tmp_path / "v.mp4")
     assert straight.shape == (sequence.num_clip_frames, 8, 24) and straight.std() > 0.1
     assert (found.spatial_features[0] - straight).abs().max() < 1e-5
-    assert (trained["grid"] - straight).abs().max() < 2e-3
-    assert (trained["grid_mirror"] - flipped).abs().max() < 2e-3
+    assert (trained["grid"].float() - straight).abs().max() < 2e-3
+    assert (trained["grid_mirror"].float() - flipped).abs().max() < 2e-3
     assert (straight - flipped).abs().max() > 0.05
     without = Parts(components.codec, components.clip, components.synchformer, sequence)
-    assert parts.digest() != without.digest()
     assert torch.equal(without.encode(row)["clip"], trained["clip"])
 
 
