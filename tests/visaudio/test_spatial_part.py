@@ -17,7 +17,9 @@ from visaudio.encoders.perception import PerceptionConfig
 from visaudio.pipeline import ViSAudioPipeline
 from visaudio.presets import Preset, load_preset, spatial_sizes
 from visaudio.sampling import encode_conditions
+from visaudio.training.full_run import FullRun
 from visaudio.training.parts import published
+from visaudio.training.recipe import TrainConfig
 
 PE = PerceptionConfig(
     "vit_pe_spatial_tiny_patch16_512",
@@ -118,3 +120,20 @@ def test_the_networks_spatial_sizes_follow_or_are_held_against_it():
         load_preset("small", ["spatial.resize=squash", "network.spatial_dim=5"])
     with pytest.raises(ValueError, match="spatial_columns is 2, but spatial.grid_columns is 4"):
         replace(micro_preset(), spatial=PE, network=replace(micro_preset().network, spatial_rows=2))
+
+
+def test_a_training_exports_the_spatial_part_that_it_was_given(components, tmp_path, monkeypatch):
+    torch.save(components.spatial.model.state_dict(), tmp_path / "pe.pt")
+    model = replace(preset(), spatial=replace(PE, weights=str(tmp_path / "pe.pt")))
+    run = FullRun(TrainConfig(output=str(tmp_path / "run"), model=model))
+    trained = (components.codec, components.clip, components.synchformer)
+    monkeypatch.setattr(FullRun, "parts", lambda _: trained)
+    monkeypatch.setattr(FullRun, "network", lambda _: components.network)
+    monkeypatch.setattr(FullRun, "info", lambda _: hub.ModelInfo())
+    run.export(run.root / "export")
+    (tmp_path / "pe.pt").unlink()  # the folder stands alone
+    loaded = hub.load_pretrained(run.model_folder)
+    assert loaded.preset.spatial == PE
+    theirs = loaded.spatial.model.state_dict()
+    for name, value in components.spatial.model.state_dict().items():
+        assert torch.allclose(theirs[name], value, atol=1e-3), name

@@ -129,8 +129,11 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
             config.weights, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot load a DAC from {config.weights!r}: {reason}") from error
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"cannot load a DAC from {config.weights!r} ({reason}): give a folder of transformers' or "
+            "Descript's .pth that you have"
+        ) from error
     # transformers would go on with random weights in their place
     if missing := sorted(map(str, loading["missing_keys"])):
         raise UserError(
