@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m visaudio.data.features",
-        description="Encode a dataset's clips: latents, CLIP, spatial grid, Synchformer, text, and the mirror.",
+        description="Encode the clips of a dataset, and their mirror images, for training.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         default="tiny",
         metavar="NAME",
-        help="small, medium, large: with their published parts; tiny, a model folder or a Hub repository: with "
-        "the parts of that model (default: tiny)",
+        help="small, medium, large: with their published parts; tiny, a model folder or a Hub "
+        "repository: with the parts of that model (default: tiny)",
     )
     add("--config", type=Path, metavar="FILE", help="a training's YAML (configs/), in place of --preset")
     add(
@@ -129,8 +129,8 @@ def load(preset: str, config: Path | None = None, weights: Mapping[str, str] | N
     weights = dict(weights or {})
     if config is None and (preset in packaged_models() or preset not in PRESETS):
         model = load_pretrained(preset, overrides=weights)
-        spatial = getattr(model, "spatial", None)
-        return Parts(model.codec, model.clip, model.synchformer, model.preset.sequence, spatial=spatial)
+        sequence = model.preset.sequence
+        return Parts(model.codec, model.clip, model.synchformer, sequence, spatial=model.spatial)
     if config is None:
         return _published(get_preset(preset), weights, Path(preset))
     settings = load_train_config(config)
@@ -147,7 +147,8 @@ def _published(model: Preset, weights: Mapping[str, str], root: Path) -> Parts:
         own = getattr(model, part) if part in (*FROZEN, "spatial") else None
         if not hasattr(own, "weights"):
             raise UserError(
-                f"{part}={source}: this preset has no {part} that takes a file; give a model folder by --preset"
+                f"{part}={source}: this preset has no {part} that takes a file; give a model folder "
+                "by --preset"
             )
         changed[part] = replace(own, weights=source)
     model = replace(model, **changed)

@@ -1,8 +1,9 @@
-"""The spatial grid in 8 bits: whole numbers 0 to 255 between each dimension's least and largest value in a clip.
+"""The spatial grid in 8 bits: 0 to 255 between each dimension's least and largest value in a clip.
 
-Grids are most of a clip's features. At the paper's sizes float16 would take 6.4 MB a clip with the mirror, where
-the 97,000 clips' room is 4.1; so they take 3.8, and an error of at most 1/510 of the dimension's range in
-the clip. Half the frames or a PCA would save as much, and lose tens of times more (`benchmarks/features.py`).
+Grids are most of a clip's features. At the paper's sizes, in float16, a clip and its mirror would take 6.4
+MB, where the room for 97,000 clips is 4.1; so they take 3.9, with an error of at most 1/510 of the
+dimension's range in the clip. Half the frames or a PCA would save as much, and lose tens of times more
+(`benchmarks/features.py`).
 
 Legend: T frames, C cells, D dimensions.
 """

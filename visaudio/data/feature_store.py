@@ -10,8 +10,8 @@ cells, Ts sync tokens, L text tokens.
 Columns of a row: those of META; latents (2, F, D), text (L, Dt) and, for the picture and with the ending
 `_mirror` for its left-right mirror, clip (Tc, Dc), sync (Ts, Ds), grid (Tc, R C, Dg) with grid_range (2, Dg).
 All are float16 in typed fixed-shape columns (`datasets.Array2D`, `Array3D`), but for the grid, uint8:
-grid_range[0] + grid_range[1] * grid gives its values (eight_bits.py). The mirrored latents are the same with the
-ears swapped, and so are not stored.
+grid_range[0] + grid_range[1] * grid gives its values (eight_bits.py). The mirrored latents are the same with
+the ears swapped, and so are not stored.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def write_shard(path: Path, meta: Sequence[Mapping[str, Any]], tensors: Mapping[
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error}): the shards before it are whole, and the same "
-            "command goes on with them"
+            f"{path} cannot be written ({error.strerror or error}): the shards before it are whole, and the "
+            "same command goes on from them"
         ) from error
 
 
@@ -156,7 +156,8 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         found = index.get("format", 1) if isinstance(index, dict) else "unknown"
         raise UserError(
-            f"'{folder}' holds features of layout {found}, this program reads {FORMAT}: remove the folder; {AGAIN}"
+            f"'{folder}' holds features of layout {found}, this program reads {FORMAT}: remove the folder; "
+            f"{AGAIN}"
         )
     return index
 
@@ -197,7 +198,7 @@ def finish(folder: Path, index: Mapping[str, Any], paths: Sequence[Path]) -> Non
 
 
 def whole_shards(folder: Path, index: Mapping[str, Any]) -> list[Path]:
-    """The shards of finished features. Raises UserError where they are unfinished, or a shard is not whole."""
+    """The shards of finished features. Raises UserError where they are unfinished or one is not whole."""
     if "shards" not in index:
         raise UserError(
             f"the features in '{folder}' are unfinished: python -m visaudio.data.features goes on with them"
@@ -214,10 +215,10 @@ def whole_shards(folder: Path, index: Mapping[str, Any]) -> list[Path]:
 class FeatureDataset:
     """Random access to a features folder; `split` None means all clips.
 
-    `ids`, `captions`, `classes`, `splits`, `hfov_deg`, `hrir_symmetric`, `hrir_sets` and `source_names` are lists
-    in the order of the indices, `made_from` says what made the features. Nothing is kept in memory but these:
-    files are memory-mapped, and `get` reads no more than one clip. May be sent to another process, which
-    maps the files itself.
+    `ids`, `captions`, `classes`, `splits`, `hfov_deg`, `hrir_symmetric`, `hrir_sets` and `source_names` are
+    lists in the order of the indices, `made_from` says what made the features. Nothing is kept in memory but
+    these: files are memory-mapped, and `get` reads no more than one clip. May be sent to another process,
+    which maps the files itself.
     """
 
     def __init__(self, folder: str | Path, split: str | None = "train") -> None:
@@ -270,8 +271,8 @@ class FeatureDataset:
     def get(self, index: int, mirror: bool = False) -> dict[str, Any]:
         """latents (2, F, D), clip (Tc, Dc), grid (Tc, R C, Dg), sync (Ts, Ds), text (L, Dt), hfov_rad.
 
-        hfov_rad is nan where the lens is unknown. With mirror, vision is that of the flipped frames; the latents
-        are left as they are: whoever asks for the mirror swaps the ears.
+        hfov_rad is nan where the lens is unknown. With mirror, vision is that of the flipped frames; the
+        latents are left as they are: whoever asks for the mirror swaps the ears.
         """
         ending = "_mirror" if mirror else ""
         return {

@@ -3,9 +3,9 @@
     python -m visaudio.data.features --dataset DIR_OR_REPO --output DIR [--preset NAME]
     accelerate launch --num_processes 8 -m visaudio.data.features ...     (torchrun on several machines alike)
 
-Worker processes decode and resize ahead of the encoders, which get batches of several clips. Clips are cut into
-shards by their order alone, and each process makes whole shards: any number of processes, and any number of
-interruptions, give the same files.
+Worker processes decode and resize ahead of the encoders, which get batches of several clips. Clips are cut
+into shards by their order alone, and each process makes whole shards: any number of processes, and any number
+of interruptions, give the same files.
 
 The folder's layout is in feature_store.py, the encoders in parts.py, the command line in cli/features.py.
 """
@@ -71,9 +71,9 @@ def extract_features(
 ) -> Extraction:
     """Encode all clips of a BiAudio folder or repository into `output`, or what is still missing there.
 
-    Every process of a launch calls it; each returns when all shards are there. workers: decoding processes beside
-    each, 0 decodes in between. Raises UserError for a folder that holds features of other clips, lengths or
-    weights, for clips that cannot be decoded, and where nothing can be written.
+    Every process of a launch calls it; each returns when all shards are there. workers: decoding processes
+    beside each, 0 decodes in between. Raises UserError for a folder that holds features of other clips,
+    lengths or weights, for clips that cannot be decoded, and where nothing can be written.
     """
     from accelerate import PartialState
 
@@ -231,7 +231,7 @@ def _say_if_too_large(folder: Path, columns: dict[str, np.ndarray], clips: int) 
     free = shutil.disk_usage(folder).free
     if one * clips > free:
         print(
-            f"note: this process's {clips:,} clips of {one / 1e6:.2f} MB need {one * clips / 1e9:.1f} GB, and "
+            f"note: {clips:,} clips of {one / 1e6:.2f} MB need {one * clips / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB are free in {folder}",
             file=sys.stderr,
         )
@@ -246,8 +246,8 @@ def _write(path: Path, meta: list[dict[str, Any]], columns: list[dict[str, np.nd
         if bad.any():
             ids = ", ".join(meta[i]["id"] for i in np.flatnonzero(bad)[:8])
             raise UserError(
-                f"the {name.replace('_range', '')} features of {ids} are not finite (in float16): look at these "
-                "clips, or extract with --precision fp32"
+                f"the {name.replace('_range', '')} features of {ids} are not finite (in float16): look at "
+                "these clips, or extract with --precision fp32"
             )
     write_shard(path, meta, tensors)
 
@@ -279,8 +279,8 @@ class _Decoded(torch.utils.data.Dataset):
         except Exception as error:  # whatever the libraries make of a damaged film
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             return (
-                f"clip {self.rows.ids[index]} cannot be decoded ({reason}): build it again, or take it out with "
-                "python -m bi_audio_dataset remove"
+                f"clip {self.rows.ids[index]} cannot be decoded ({reason}): build it again, or take it out "
+                "with python -m bi_audio_dataset remove"
             )
 
 

@@ -1,7 +1,7 @@
 """The frozen parts that make a clip's features, and the decoding that goes ahead of them in other processes.
 
-Legend: B clips, 2 ears (0 = left), S samples, F codec frames (whole tokens), D latent dimensions, Tc CLIP frames,
-T sync frames, R x C grid cells, Ts sync tokens, L text tokens.
+Legend: B clips, 2 ears (0 = left), S samples, F codec frames (whole tokens), D latent dimensions, Tc CLIP
+frames, T sync frames, R x C grid cells, Ts sync tokens, L text tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,7 +97,8 @@ class Parts:
     @torch.inference_mode()
     def encode_batch(self, clips: Mapping[str, Tensor], captions: Sequence[str]) -> dict[str, Tensor]:
         """What the decoder gives, stacked (B, ...) -> float16 latents (B, 2, F, D), text (B, L, Dt), clip
-        (B, Tc, Dc), sync (B, Ts, Ds); float32 grid (B, Tc, R C, Dg); and clip_mirror, sync_mirror, grid_mirror.
+        (B, Tc, Dc), sync (B, Ts, Ds); float32 grid (B, Tc, R C, Dg); and clip_mirror, sync_mirror,
+        grid_mirror.
         """
         device = next(self.clip.parameters()).device
         clips = {name: value.to(device, non_blocking=True) for name, value in clips.items()}
@@ -138,15 +139,12 @@ class Parts:
 
 
 def digest(module: nn.Module) -> str:
-    """Of a part's weights, in half precision (in which a model folder may keep them), and of what else decides
-    what it gives: its class, its sizes and how it is fed."""
+    """Of a part's weights, in half precision (in which a model folder may keep them), and of what else
+    decides what it gives: its class, its sizes and how it is fed."""
     found = hashlib.blake2b(digest_size=16)
     config = getattr(module, "config", None)
-    settings = {
-        name: value
-        for name, value in (asdict(config) if config else {}).items()
-        if name not in NOT_THE_RESULT
-    }
+    settings = asdict(config) if is_dataclass(config) else {}
+    settings = {name: value for name, value in settings.items() if name not in NOT_THE_RESULT}
     found.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=str).encode())
     for name, value in module.state_dict().items():
         found.update(name.encode())

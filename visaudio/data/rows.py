@@ -1,7 +1,8 @@
 """Rows of a dataset one after the other, straight from its Parquet files.
 
-`datasets.load_dataset` first copies all that it reads, films too, into its cache: at 97,000 clips as much disk
-again, on every machine. Feature extraction reads each row once, so a folder's files are read where they lie.
+`datasets.load_dataset` first copies all that it reads, films too, into its cache: at 97,000 clips as much
+disk again, on every machine. Feature extraction reads each row once, so a folder's files are read where they
+lie.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def check_weights(samples: FeatureDataset, parts: Parts) -> None:
     wrong = [name for name in {**there, **now["weights"]} if there.get(name) != now["weights"].get(name)]
     if wrong:
         raise UserError(
-            f"the features in '{samples.folder}' were made by other weights or settings of {', '.join(wrong)} than "
-            f"this training's; {TODO}, or name those parts in the configuration"
+            f"the features in '{samples.folder}' were made by other weights or settings of "
+            f"{', '.join(wrong)} than this training's; {TODO}, or name those parts in the configuration"
         )
 
 

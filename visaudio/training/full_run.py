@@ -12,7 +12,7 @@ from visaudio.model import warm_start
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.parts import load_parts, load_weights, published
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
 
@@ -103,7 +103,8 @@ class FullRun:
         """The frozen parts that features are made with."""
         from visaudio.data.parts import Parts
 
-        return Parts(*self.parts(), self.config.model.sequence)
+        model = self.config.model
+        return Parts(*self.parts(), model.sequence, spatial=load_spatial(model))
 
     def flow(self, folder: Path) -> bool:
         from visaudio.data.features import FeatureDataset
@@ -141,6 +142,7 @@ class FullRun:
             self.network(),
             sampling=self.config.sampling,
             info=self.info(),
+            spatial=load_spatial(self.config.model),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
         return True
@@ -279,7 +281,11 @@ def plan(config: TrainConfig) -> Plan:
             stage(
                 "features",
                 "every clip through the three frozen parts",
-                {"sequence": model["sequence"], **({"published": there} if there else {})},
+                {
+                    "sequence": model["sequence"],
+                    **({"published": there} if there else {}),
+                    **({"spatial": model["spatial"]} if model["spatial"] else {}),
+                },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
                 parallel=True,
