@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def table(head: list[str], rows: list[list[str]]) -> None:
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")
-    print()
+    print(flush=True)
 
 
 # -------------------- bytes

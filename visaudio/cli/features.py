@@ -91,12 +91,10 @@ def run(options: argparse.Namespace) -> int:
     from visaudio.data.dataset import check_location
 
     check_location(options.dataset)
-    from accelerate import PartialState
-
-    from visaudio.data.features import extract_features
+    from visaudio.data.features import extract_features, processes
     from visaudio.precision import use_bf16
 
-    PartialState(timeout=START_TIMEOUT)
+    processes(timeout=START_TIMEOUT)
     parts = load(options.preset, options.config, dict(options.weights))
     parts.bf16 = use_bf16(options.precision)
     done = extract_features(
