@@ -93,7 +93,9 @@ def run(options: argparse.Namespace) -> int:
     check_location(options.dataset)
     from visaudio.data.features import extract_features, processes
     from visaudio.precision import use_bf16
+    from visaudio.training.memory import keep_freed_memory
 
+    keep_freed_memory()  # on a CPU: half the time of a batch of clips
     processes(timeout=START_TIMEOUT)
     parts = load(options.preset, options.config, dict(options.weights))
     parts.bf16 = use_bf16(options.precision)
