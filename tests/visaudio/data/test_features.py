@@ -239,7 +239,7 @@ def script(tmp_path) -> Path:
 def test_two_processes_write_the_files_of_one(folder, fake_biaudio, script, tmp_path):
     output = tmp_path / "two"
     command = [*torchrun(), str(script), str(fake_biaudio), str(output), "0", "0"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("encoded 2") == 2  # of four clips
     assert shards(output) == shards(folder)
