@@ -80,7 +80,7 @@ def test_a_trainings_configuration_names_the_parts(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="codec/model.safetensors does not exist; run the stage"):
         load("tiny", config)
     config.write_text("preset: small\nmodel:\n  codec:\n    weights: nowhere.pth\n")
-    with pytest.raises(UserError, match="no DAC weights at nowhere.pth"):
+    with pytest.raises(UserError, match="no weights of DAC at nowhere.pth"):
         load("tiny", config)
 
 
