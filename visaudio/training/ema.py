@@ -5,11 +5,11 @@ of any relative width ``sigma_rel`` is put together from the snapshots. The widt
 length of the run, so one setting serves a run of an hour and one of a week, and no decay has to be tuned
 beforehand.
 
-Two traps of the library are stepped around here: buffers are left out of the averages (the solved
-snapshot weights do not sum to exactly one, which would scale constants such as the latent statistics),
-and snapshots are float32 (the solved weights are large and alternate in sign, which magnifies float16
-rounding). Its update goes tensor by tensor and asks a tensor for its step; ours is the same sum over all
-tensors at once.
+Two traps of the library are stepped around here: buffers and frozen parameters are left out of the
+averages (the solved snapshot weights do not sum to exactly one, which would scale constants such as the
+latent statistics), and snapshots are float32 (the solved weights are large and alternate in sign, which
+magnifies float16 rounding). Its update goes tensor by tensor and asks a tensor for its step; ours is the
+same sum over all tensors at once.
 
 Where the network is shared out over processes (FSDP2), so are the averages: each process averages its share,
 and files hold the wholes.
@@ -39,6 +39,12 @@ class EmaConfig:
     snapshots: int = 20
 
 
+def constants(network: nn.Module) -> set[str]:
+    """Names of what training does not change: buffers, and frozen parameters (under adapters)."""
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    return frozen | {name for name, _ in network.named_buffers()}
+
+
 class TrackedEma:
     """The tracked averages of one network. Under DDP every process keeps its own (equal) copy; the first one
     writes the snapshots.
@@ -55,16 +61,18 @@ class TrackedEma:
             checkpoint_folder=str(self.folder),
             checkpoint_dtype=torch.float32,
             update_every=1,
-            param_or_buffer_names_no_ema={name for name, _ in network.named_buffers()},
+            param_or_buffer_names_no_ema=constants(network),
         )
         self._begun, self._step = False, 0
         self._whole: nn.Module | None = None
         self._collect()
 
     def _collect(self) -> None:
-        """This process's tensors of the network and of each average, in one order."""
-        floats = [name for name, p in self.network.named_parameters() if p.is_floating_point()]
+        """This process's tensors of the network and of each average, in one order. What is frozen was copied
+        with the network.
+        """
         online = dict(self.network.named_parameters())
+        floats = [name for name, p in online.items() if p.is_floating_point() and p.requires_grad]
         self._online = [local(online[name]) for name in floats]
         self._online_buffers = [b for _, b in self.network.named_buffers() if b.is_floating_point()]
         self._averages, self._buffers = [], []
