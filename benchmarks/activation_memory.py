@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--presets", default="small")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     options = parser.parse_args()
-    batch = BatchStream(PaperShapes(2), 0, 1, DropoutConfig()).get(0)
+    batch = BatchStream(PaperShapes(2), 0, 1, DropoutConfig()).get(0).to(torch.device("cpu"))
     for name in options.presets.split(","):
         network = DualBranchNetwork(get_preset(name).network)
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
