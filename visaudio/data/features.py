@@ -43,6 +43,7 @@ class Parts:
     """The three frozen parts and the lengths they work at.
 
     bf16: the picture towers run in bfloat16, in half the time; what they give is stored in 16 bits anyway.
+    mono: both ears get the mean of the sound's channels.
     """
 
     codec: Codec
@@ -50,6 +51,7 @@ class Parts:
     synchformer: SynchformerEncoder
     sequence: SequenceConfig
     bf16: bool = False
+    mono: bool = False
 
     @torch.inference_mode()
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -76,6 +78,8 @@ class Parts:
     def _latents(self, clip: Clip) -> Tensor:
         num_samples = self.sequence.num_frames * self.codec.latent_hop
         audio = fit_samples(clip.audio[:, : self.sequence.num_samples], num_samples)
+        if self.mono:
+            audio = np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0)
         return self.codec.encode_binaural(torch.from_numpy(audio)[None].to(self.codec.device))[0]
 
     def digest(self) -> str:
@@ -98,19 +102,22 @@ def extract_features(
     workers: int = 2,
     splits: Sequence[str] | None = None,
     progress: bool = True,
+    mono: bool = False,
 ) -> Path:
     """Encode all clips of a BiAudio folder or repository; returns `output`.
 
     Finished shards of the same clips, lengths and weights are kept, others are made anew. On a CPU, `workers`
-    processes of one thread each share the shards.
+    processes of one thread each share the shards. mono: see Parts.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"))
+    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"), mono)
     rows = open_dataset(dataset, splits)
     if not len(rows):
         raise UserError(f"the dataset at '{dataset}' has no rows in splits {splits}")
     key = {"sequence": asdict(sequence), "weights": parts.digest(), "ids": _digest(rows["id"][:])}
+    if mono:
+        key["mono"] = True
     index_path = output / INDEX
     if index_path.is_file():
         index = json.loads(index_path.read_text())

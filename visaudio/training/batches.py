@@ -23,6 +23,7 @@ from visaudio.flow import timesteps_from_normal
 from visaudio.model.conditions import Conditions
 
 CONDITION_NAMES = ("clip", "sync", "spatial", "text", "hfov")
+SPACE = ("spatial", "hfov")  # what says where things are
 
 
 class Samples(Protocol):
@@ -33,7 +34,9 @@ class Samples(Protocol):
     latents stay as they are (swapping the ears is this module's work).
 
     A set may have `hrir_symmetric`, a bool for each sample: where False, one ear is not the other's mirror
-    image (a measured head), and the sample is never mirrored.
+    image (a measured head), and the sample is never mirrored. It may have `mono`, likewise: where True, both
+    ears are one sound, and spatial condition and lens count as absent; and `positions(seed)` in place of
+    `Positions` (mixture.py).
     """
 
     ids: Sequence[str]
@@ -172,8 +175,10 @@ class BatchStream:
         self.t_mean, self.t_scale = t_mean, t_scale
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.share = batch_size // (world * accumulation)
-        self._positions = Positions(len(samples.ids), seed)
+        positions = getattr(samples, "positions", None)
+        self._positions = positions(seed) if positions else Positions(len(samples.ids), seed)
         self._symmetric = getattr(samples, "hrir_symmetric", None) or [True] * len(samples.ids)
+        self._mono = getattr(samples, "mono", None) or [False] * len(samples.ids)
         self._latent_shape = tuple(samples.get(0, mirror=False)["latents"].shape)  # one length in a set
         self._worker = ThreadPoolExecutor(max_workers=1)
         self._next: tuple[tuple[int, int], Future[Batch]] | None = None
@@ -202,6 +207,8 @@ class BatchStream:
             sample_id = self.samples.ids[index]
             one = draw(self.seed, epoch, sample_id, self._latent_shape, self.dropout, self.mirror_probability)
             one = replace(one, mirror=one.mirror and self._symmetric[index])
+            if self._mono[index]:
+                one = replace(one, dropped={**one.dropped, **dict.fromkeys(SPACE, True)})
             row = self.samples.get(index, mirror=one.mirror)
             rows.append(row)
             draws.append(one)

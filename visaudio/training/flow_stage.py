@@ -42,7 +42,8 @@ class TokenSamples:
 
     def __init__(self, samples: Samples, frames_per_token: int):
         self.ids = list(samples.ids)
-        self.hrir_symmetric = getattr(samples, "hrir_symmetric", None)
+        for name in ("hrir_symmetric", "mono", "positions", "terms"):
+            setattr(self, name, getattr(samples, name, None))
         self._samples, self._frames_per_token = samples, frames_per_token
 
     def get(self, index: int, mirror: bool) -> Mapping[str, Any]:
@@ -54,14 +55,17 @@ class TokenSamples:
 def latent_stats(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, standard deviation and that of (left - right) / sqrt 2 per token dimension, (D,) each.
 
-    Over both ears of evenly spaced clips.
+    Over both ears of evenly spaced clips, without those that are declared mono where there are others: their
+    ears do not differ, and the network's are to.
 
     A dimension that hardly moves keeps a deviation of at least 1 % of the largest, lest it be blown up.
     """
     count = len(samples.ids)
     if count == 0:
         raise UserError("the training set holds no samples; build the data and extract features first")
-    chosen = range(0, count, max(1, count // STATS_CLIPS))
+    mono = getattr(samples, "mono", None) or [False] * count
+    there = [index for index in range(count) if not mono[index]] or range(count)
+    chosen = there[:: max(1, len(there) // STATS_CLIPS)]
     total, square, apart, number = 0.0, 0.0, 0.0, 0
     for index in chosen:
         ears = samples.get(index, mirror=False)["latents"].double()

@@ -13,7 +13,8 @@ from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
 from visaudio.training.parts import load_parts, load_weights, published
-from visaudio.training.recipe import TrainConfig
+from visaudio.training.recipe import DataConfig, TrainConfig
+from visaudio.training.sources import dataset_name, describe, extract_sources, open_sources
 from visaudio.training.stages import Plan, Stage
 
 STAGES = ("data", "codec", "clip", "synchformer", "features", "flow", "export")
@@ -45,7 +46,8 @@ class FullRun:
 
     @property
     def dataset(self) -> str:
-        return self.config.data.path or str(self.root / "data" / "bi_audio_synth")
+        """The one dataset; of several sources the first, which the pretraining stages read."""
+        return (self.config.paths or (str(self.root / "data" / "bi_audio_synth"),))[0]
 
     @property
     def device(self) -> str:
@@ -54,7 +56,7 @@ class FullRun:
     # --- the stages ---
 
     def data(self, folder: Path) -> bool:
-        if self.config.data.path is None:
+        if not self.config.paths:
             build_synthetic(
                 folder / "bi_audio_synth", self.config.data.clips, self.config.data.seed, self.workers
             )
@@ -92,16 +94,18 @@ class FullRun:
     def features(self, folder: Path) -> bool:
         from visaudio.data.features import extract_features
 
-        codec, clip, synchformer = self.parts()
-        extract_features(
-            self.dataset,
-            folder,
-            codec=codec.to(self.device),
-            clip=clip.to(self.device),
-            synchformer=synchformer.to(self.device),
-            sequence=self.config.model.sequence,
-            workers=self.workers,
-        )
+        codec, clip, synchformer = (part.to(self.device) for part in self.parts())
+
+        def extract(dataset: str, output: Path, mono: bool = False) -> None:
+            sequence = self.config.model.sequence
+            extract_features(
+                dataset, output, codec, clip, synchformer, sequence, workers=self.workers, mono=mono
+            )
+
+        if self.config.sources:
+            extract_sources(self.config.sources, folder, extract)
+        else:
+            extract(self.dataset, folder)
         return True
 
     def flow(self, folder: Path) -> bool:
@@ -109,9 +113,13 @@ class FullRun:
 
         codec, clip, _ = self.parts()
         features = self.root / "features"
+        if self.config.sources:
+            train, held_out = open_sources(self.config.sources, features)
+        else:
+            train, held_out = (FeatureDataset(features, split) for split in ("train", "validation"))
         result = train_flow(
-            FeatureDataset(features, "train"),
-            FeatureDataset(features, "validation"),
+            train,
+            held_out,
             self.config.model.network,
             self.config.model.sequence,
             self.config.flow,
@@ -149,7 +157,7 @@ class FullRun:
         entered = [f"{part} from {source}" for part, source in published(self.config.model).items()]
         if self.config.init_from is not None:
             entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
-        synthetic = self.summary()["data"].startswith("BiAudio-Synth")
+        synthetic = all(name.startswith("BiAudio-Synth") for name in self.summary()["data"].split("; "))
         return ModelInfo(
             licence=warm_start.LICENCE if self.config.init_from is not None else ModelInfo.licence,
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
@@ -167,9 +175,9 @@ class FullRun:
         state = json.loads(
             (list_checkpoints(self.root / "flow" / "checkpoints")[-1] / "state.json").read_text()
         )
-        loop = self.config.flow.loop
+        loop, sources = self.config.flow.loop, self.config.sources
         return {
-            "data": dataset_name(self.dataset),
+            "data": describe(sources) if sources else dataset_name(self.dataset),
             "flow steps": state["step"],
             "clips per step": loop.batch_size,
             "EMA relative width": loop.ema.output_sigma_rel,
@@ -199,17 +207,6 @@ class FullRun:
         return network.eval()
 
 
-def dataset_name(path: str) -> str:
-    """What a model card says it was trained on: "BiAudio-Synth, 1200 clips, seed 0"; never where it lay."""
-    try:
-        record = json.loads((Path(path) / "build.json").read_text())
-        source = record["source"]
-        unit = "clips" if source["name"] == "BiAudio-Synth" else "recordings"
-        return f"{source['name']}, {source['recordings']} {unit}, seed {record['config']['seed']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return Path(path).name
-
-
 def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     """Make, or go on making, the BiAudio-Synth set; the same as `python -m bi_audio_dataset synth`."""
     from bi_audio_dataset.build import build
@@ -232,14 +229,16 @@ def plan(config: TrainConfig) -> Plan:
     check_config(config)
     run = FullRun(config)
     model = to_dict(config.model)
-    data = (
-        {"path": config.data.path}
-        if config.data.path
-        else {"clips": config.data.clips, "seed": config.data.seed}
-    )
+    if config.sources:  # weights are the flow stage's alone: the features stay when they change
+        data = {source.label: {"path": source.path, "mono": source.mono} for source in config.sources}
+    elif config.data.path:
+        data = {"path": config.data.path}
+    else:
+        data = {"clips": config.data.clips, "seed": config.data.seed}
+    weights = {source.label: source.weight for source in config.sources}
     flow = to_dict(config.flow)
     flow["loop"].pop("steps")  # a run may be made longer
-    clips = config.data.clips
+    clips = (DataConfig() if config.sources else config.data).clips  # of the estimates
 
     def stage(
         name: str, title: str, settings: Any, minutes: float, after: tuple[str, ...], **more: Any
@@ -265,9 +264,9 @@ def plan(config: TrainConfig) -> Plan:
         [
             stage(
                 "data",
-                config.data.path or f"BiAudio-Synth, {clips} clips",
+                ", ".join(config.paths) or f"BiAudio-Synth, {clips} clips",
                 data,
-                0 if config.data.path else BUILD_MIN_PER_CLIP * clips,
+                0 if config.paths else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
             *(pretraining(part, titles[part]) for part in trained),
@@ -286,6 +285,7 @@ def plan(config: TrainConfig) -> Plan:
                     "network": model["network"],
                     "seed": config.seed,
                     **({"init_from": config.init_from} if config.init_from else {}),
+                    **({"weights": weights} if weights else {}),
                 },
                 budget_min(config.flow.loop),
                 ("features",),

@@ -116,7 +116,8 @@ def train(
     optimizer = make_optimizer(
         network, config.optimizer, config.schedule.peak, config.betas, config.weight_decay
     )
-    run = RunState(config, seed, samples.ids, folder / "checkpoints")
+    terms = getattr(samples, "terms", None) or ()
+    run = RunState(config, seed, [*samples.ids, *terms], folder / "checkpoints")
     run.resume(network, optimizer, ema)
     accelerator.wait_for_everyone()
     if main:
