@@ -82,10 +82,12 @@ def read_layers(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         merged = OmegaConf.create(_read_yaml(Path(path)) if path else {})
         merged.merge_with_dotlist(list(overrides))
         return OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:  # the last two of lists, from within
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         said = " ".join(str(error).split())
+        if not isinstance(error, OmegaConfBaseException):  # a name where a list has numbers, or the reverse
+            said = f"a list takes numbers, as in data.0.path=FOLDER, and stands for no group of keys ({said})"
         raise UserError(f"config {path or ''} {' '.join(overrides)}: {said}") from error
 
 

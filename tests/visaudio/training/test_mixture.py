@@ -96,9 +96,7 @@ def test_two_processes_see_what_one_does_and_a_clip_repeated_in_an_epoch_has_new
 def test_mono_clips_come_without_place_and_may_be_mirrored():
     samples = mixed()
     samples.parts[1].samples.hrir_symmetric = [False] * 16
-    samples = MixedSamples(
-        samples.parts
-    )  # a mono film of a measured head is its own mirror image all the same
+    samples = MixedSamples(samples.parts)  # equal ears are their own mirror image
     batches = [BatchStream(samples, 0, 12, NONE, mirror_probability=1.0).get(step) for step in (0, 1)]
     for batch in batches:
         for place, name in enumerate(batch.ids):
@@ -122,9 +120,7 @@ def test_what_is_declared_must_be_what_the_clips_hold():
     check_ears(Part("a", mono_samples(4), mono=True))
     with pytest.raises(UserError, match="source a: is declared mono, but its features hold two different"):
         check_ears(Part("a", FakeSamples(4), mono=True))
-    with pytest.raises(
-        UserError, match="source a: both ears of its clips are one sound.*declare it mono: true"
-    ):
+    with pytest.raises(UserError, match="source a: both ears of its clips are one.*declare it mono: true"):
         check_ears(Part("a", mono_samples(4)))
 
 

@@ -1,0 +1,166 @@
+"""The datasets of a mixed training, from the configuration to the clips."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bi_audio_dataset.schema import MONO_EARS, UserError
+from bi_audio_dataset.shards import read_rows, write_rows
+from visaudio.cli.train import main
+from visaudio.data.feature_store import FeatureDataset
+from visaudio.training import full_run
+from visaudio.training.recipe import load_train_config
+from visaudio.training.sources import SourceConfig, describe, extract_sources, open_sources
+
+ROOT = Path(__file__).parents[3]
+MIXED = ROOT / "configs" / "mixed.yaml"
+
+
+def test_the_example_names_its_sources_and_each_can_be_changed():
+    config = load_train_config(MIXED, ["data.1.path=elsewhere/fairplay", "data.2.weight=0.5"])
+    assert [(s.label, s.path, s.weight, s.mono) for s in config.sources] == [
+        ("biaudio", "data/biaudio", 6.0, False),
+        ("fairplay", "elsewhere/fairplay", 1.0, False),
+        ("films", "data/films", 0.5, True),
+    ]
+    assert describe(config.sources) == (
+        "biaudio (80.0% of the samples); fairplay (13.3% of the samples); films (mono, 6.7% of the samples)"
+    )
+    assert load_train_config().sources == ()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=[]"], "data is an empty list"),
+        (["data=[{path: a/x}, {path: b/x}]"], "two sources of data are named 'x'"),
+        (["data=[{weight: 2}]"], "each source of data needs a path"),
+        (["data=[{path: x, weight: 0}]"], "weight of source x is 0, expected above 0"),
+        (["data=[{path: x, name: a/b}]"], "source name 'a/b'"),
+        (["data=[{path: x, wieght: 2}]"], "unknown key 'data[0].wieght'"),
+        (["data=3"], "data: expected"),
+        (["--config", str(MIXED), "data.path=x"], "mixed.yaml data.path=x"),
+        (["--config", str(MIXED), "data.5.path=x"], "list index out of range"),
+        (["data=[{path: /nope}]"], "no dataset at '/nope'"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, tmp_path, overrides, message):
+    assert main([f"output={tmp_path}", *overrides]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_other_weights_ask_for_another_flow_but_not_for_other_features(tmp_path):
+    data = (SourceConfig("a/x", weight=2.0), SourceConfig("a/y", mono=True))
+    small = replace(load_train_config(None, ["preset=small"]), output=str(tmp_path))
+    first = full_run.plan(replace(small, data=data))
+    second = full_run.plan(replace(small, data=(replace(data[0], weight=5.0), data[1])))
+    third = full_run.plan(replace(small, data=(data[0], replace(data[1], mono=False))))
+    assert first.fingerprint("features") == second.fingerprint("features")
+    assert first.fingerprint("flow") != second.fingerprint("flow")
+    assert first.fingerprint("features") != third.fingerprint("features")
+    assert first.stages["data"].title == "a/x, a/y"
+
+
+# -------------------- from rows to samples
+
+
+def rewrite(dataset: Path, folder: Path, **changes) -> Path:
+    """A copy of a dataset with other values in its rows."""
+    (folder / "data").mkdir(parents=True)
+    for shard in (dataset / "data").glob("*.parquet"):
+        write_rows(folder / "data" / shard.name, [{**row, **changes} for row in read_rows(shard)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(fake_biaudio, tmp_path_factory):
+    """Two sources with their features, by the real extraction of a small preset: one as it is, one as mono."""
+    from micro import micro_components
+
+    from visaudio.data.features import extract_features
+
+    parts, folder = micro_components(), tmp_path_factory.mktemp("mixed")
+    shutil.copytree(fake_biaudio, folder / "films")
+    sources = (
+        SourceConfig(str(fake_biaudio), name="biaudio", weight=3.0),
+        SourceConfig(str(folder / "films"), mono=True),
+    )
+
+    def extract(dataset: str, output: Path, mono: bool) -> None:
+        sequence = parts.preset.sequence
+        extract_features(
+            dataset, output, parts.codec, parts.clip, parts.synchformer, sequence, 1, None, False, mono
+        )
+
+    extract_sources(sources, folder / "features", extract)
+    return sources, folder / "features", parts
+
+
+def test_sources_become_one_set_with_equal_ears_for_mono(run, fake_biaudio):
+    sources, folder, parts = run
+    train, held_out = open_sources(sources, folder)
+    assert (
+        len(train.ids) == 6 and train.ids[0].startswith("biaudio/") and train.mono == [False] * 3 + [True] * 3
+    )
+    assert held_out.ids == ["biaudio/fake-003"]  # mono clips are not what validation asks about
+    left, right = train.get(4, mirror=False)["latents"]
+    assert torch.equal(left, right)
+    # the mean of the two channels, not one of them
+    films = FeatureDataset(folder / "films", "train")
+    (row,) = [
+        row
+        for shard in (fake_biaudio / "data").glob("train*")
+        for row in read_rows(shard)
+        if row["id"] == films.ids[0]
+    ]
+    from visaudio.data.dataset import read_clip
+
+    sequence = parts.preset.sequence
+    heard = read_clip(row, sample_rate=sequence.sample_rate).audio.mean(axis=0)
+    sound = torch.from_numpy(np.tile(heard[: sequence.num_samples], (1, 2, 1)))
+    with torch.inference_mode():
+        latents = parts.codec.encode_binaural(sound)[0]
+    frames = min(latents.shape[1], films.tensor(0, "latents").shape[1])
+    assert torch.allclose(films.tensor(0, "latents")[0, :frames].float(), latents[0, :frames], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": "0"}, "are of other encoders or codec than those in"),
+        ({"sequence": {"sample_rate": 16000}}, "are of other rates or lengths than those in"),
+    ],
+)
+def test_features_of_other_parts_or_rates_are_refused(run, tmp_path, change, message):
+    sources, folder, _ = run
+    shutil.copytree(folder, tmp_path / "features")
+    index = tmp_path / "features" / "films" / "features.json"
+    said = json.loads(index.read_text())
+    said["key"].update(change)
+    index.write_text(json.dumps(said))
+    with pytest.raises(UserError, match=message):
+        open_sources(sources, tmp_path / "features")
+
+
+def test_missing_features_and_a_wrong_declaration_are_refused(run, tmp_path):
+    sources, folder, _ = run
+    with pytest.raises(UserError, match="holds no complete features"):
+        open_sources(sources, tmp_path)
+    with pytest.raises(UserError, match="source films: both ears of its clips are one sound"):
+        open_sources((sources[0], replace(sources[1], mono=False)), folder)
+
+
+def test_rows_that_say_mono_must_be_declared_so(fake_biaudio, tmp_path):
+    dataset = rewrite(fake_biaudio, tmp_path / "films", hrir_set=MONO_EARS)
+    seen = []
+    with pytest.raises(UserError, match="source films: 4 of its 4 rows say 'recorded: mono'.*mono: true"):
+        extract_sources([SourceConfig(str(dataset))], tmp_path, lambda *_: seen.append(1))
+    assert seen == []
+    extract_sources([SourceConfig(str(dataset), mono=True)], tmp_path, lambda *_: seen.append(1))
+    assert seen == [1]
