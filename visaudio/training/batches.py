@@ -21,6 +21,7 @@ from torch import Tensor
 from bi_audio_dataset.schema import UserError
 from visaudio.flow import timesteps_from_normal
 from visaudio.model.conditions import Conditions
+from visaudio.training.coupling import Coupling
 
 CONDITION_NAMES = ("clip", "sync", "spatial", "text", "hfov")
 SPACE = ("spatial", "hfov")  # what says where things are
@@ -149,7 +150,7 @@ class BatchStream:
 
     batch_size: samples of one optimizer step over all processes and accumulation rounds. Round ``r`` of
     process ``rank`` takes an equal share of them. The next share is prepared by one thread while the
-    network works.
+    network works. coupling: which noise goes with which clip, if not each with its own.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
+        coupling: Coupling | None = None,
     ):
         if batch_size % (world * accumulation):
             raise UserError(
@@ -175,6 +177,9 @@ class BatchStream:
         self.t_mean, self.t_scale = t_mean, t_scale
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.share = batch_size // (world * accumulation)
+        self.coupling = coupling
+        if coupling is not None:
+            coupling.check(self.share)
         positions = getattr(samples, "positions", None)
         self._positions = positions(seed) if positions else Positions(len(samples.ids), seed)
         self._symmetric = getattr(samples, "hrir_symmetric", None) or [True] * len(samples.ids)
@@ -198,7 +203,10 @@ class BatchStream:
 
     def _make(self, step: int, accumulation_round: int) -> Batch:
         first = step * self.batch_size + (accumulation_round * self.world + self.rank) * self.share
-        return self.make([self._positions[first + i] for i in range(self.share)])
+        batch = self.make([self._positions[first + i] for i in range(self.share)])
+        if self.coupling is None:
+            return batch
+        return replace(batch, noise=self.coupling(batch.noise, batch.latents))
 
     def make(self, chosen: Sequence[tuple[int, int]]) -> Batch:
         """Batch of given (epoch, index) pairs."""

@@ -21,6 +21,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio import flow
 from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
+from visaudio.training.coupling import Coupling
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
 from visaudio.training.optimizer import check_optimizer, make_optimizer
@@ -35,7 +36,7 @@ class FlowLoopConfig:
     what fits into that time by a timing of the first ``calibration_steps``; it is then fixed and stored,
     so that the learning rate stays a function of the step alone. batch_size: samples of one optimizer
     step over all processes. precision: 'bf16' is autocast with float32 weights; 'auto' takes it where the
-    hardware has it.
+    hardware has it. ot_group: clips among which noise is exchanged (coupling.py); 0 is off.
     """
 
     steps: int = 20000
@@ -51,6 +52,7 @@ class FlowLoopConfig:
     mirror_probability: float = 0.5
     t_mean: float = 0.0
     t_scale: float = 1.0
+    ot_group: int = 0
     log_every: int = 20
     validate_every: int = 1000
     checkpoint_minutes: float = 10.0
@@ -65,6 +67,8 @@ class FlowLoopConfig:
         check_optimizer(self.optimizer)
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise UserError("steps, batch_size and accumulation must be at least 1")
+        if self.ot_group < 0 or self.ot_group == 1:
+            raise UserError(f"ot_group is {self.ot_group}; expected 0 (off), or 2 and more clips")
 
 
 class LoopResult(NamedTuple):
@@ -110,6 +114,7 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         accumulation=config.accumulation,
+        coupling=Coupling(config.ot_group, network) if config.ot_group else None,
     )
     network.to(accelerator.device).train()
     ema = TrackedEma(network, config.ema, folder / "ema")

@@ -44,7 +44,7 @@ def test_the_example_names_its_sources_and_each_can_be_changed():
         (["data=[{path: x, name: a/b}]"], "source name 'a/b'"),
         (["data=[{path: x, wieght: 2}]"], "unknown key 'data[0].wieght'"),
         (["data=3"], "data: expected"),
-        (["--config", str(MIXED), "data.path=x"], "mixed.yaml data.path=x"),
+        (["--config", str(MIXED), "data.path=x"], "a list takes numbers, as in data.0.path=FOLDER"),
         (["--config", str(MIXED), "data.5.path=x"], "list index out of range"),
         (["data=[{path: /nope}]"], "no dataset at '/nope'"),
     ],
@@ -72,15 +72,20 @@ def test_other_weights_ask_for_another_flow_but_not_for_other_features(tmp_path)
 
 def rewrite(dataset: Path, folder: Path, **changes) -> Path:
     """A copy of a dataset with other values in its rows."""
+    from bi_audio_dataset.schema import ClipRecord
+
     (folder / "data").mkdir(parents=True)
     for shard in (dataset / "data").glob("*.parquet"):
-        write_rows(folder / "data" / shard.name, [{**row, **changes} for row in read_rows(shard)])
+        write_rows(
+            folder / "data" / shard.name,
+            [replace(ClipRecord.from_row(row), **changes) for row in read_rows(shard)],
+        )
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(fake_biaudio, tmp_path_factory):
-    """Two sources with their features, by the real extraction of a small preset: one as it is, one as mono."""
+    """Two sources with their features, by the real extraction: one as it is, one as mono."""
     from micro import micro_components
 
     from visaudio.data.features import extract_features
