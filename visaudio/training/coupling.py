@@ -1,4 +1,4 @@
-"""Minibatch optimal-transport coupling (Tong et al. 2024, arXiv 2302.00482): which noise goes with which clip.
+"""Minibatch optimal-transport coupling (Tong et al. 2024, arXiv 2302.00482): which noise a clip gets.
 
 Within a group of consecutive places of the stream the noises change places so that the sum of squared
 distances between each clip's latents and its noise is least: an exact assignment. Straight lines between
@@ -22,8 +22,8 @@ from bi_audio_dataset.schema import UserError
 
 
 class Coupling:
-    """group: clips that exchange their noise. network: whose `normalize` leads to the space in which distances
-    count; as it is when the first batch is made, after a resume."""
+    """group: clips that exchange their noise. network: its `normalize` leads to the space in which distances
+    count; taken as it is when the first batch is made, after a resume."""
 
     def __init__(self, group: int, network: nn.Module) -> None:
         self.group, self._network = group, network
@@ -62,4 +62,6 @@ def assign(x_0: Tensor, x_1: Tensor) -> Tensor:
 
     # |x_0 - x_1|^2 less the squares, whose sum is the same for each assignment
     cost = -(x_1.double().flatten(1) @ x_0.double().flatten(1).T)
+    if not torch.isfinite(cost).all():
+        return torch.arange(len(cost))  # the loss will not be finite either, and its guard names the clip
     return torch.from_numpy(linear_sum_assignment(cost.numpy())[1])

@@ -95,3 +95,11 @@ def test_a_coupled_run_resumes_bit_for_bit_and_differs_from_a_plain_one(tmp_path
     plain, straight, resumed = weights
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
     assert not torch.equal(plain["inner.weight"], straight["inner.weight"])
+
+
+def test_a_clip_that_is_not_finite_is_still_named(tmp_path):
+    samples = FakeSamples()
+    samples.rows[7]["latents"] = torch.full_like(samples.rows[7]["latents"], float("nan"))
+    config = FlowLoopConfig(steps=6, batch_size=4, precision="fp32", validate_every=0, ot_group=4)
+    with pytest.raises(FloatingPointError, match="clip007"):
+        train(FakeNetwork(), samples, config, tmp_path)

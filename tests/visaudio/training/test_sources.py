@@ -76,10 +76,8 @@ def rewrite(dataset: Path, folder: Path, **changes) -> Path:
 
     (folder / "data").mkdir(parents=True)
     for shard in (dataset / "data").glob("*.parquet"):
-        write_rows(
-            folder / "data" / shard.name,
-            [replace(ClipRecord.from_row(row), **changes) for row in read_rows(shard)],
-        )
+        records = [replace(ClipRecord.from_row(row), **changes) for row in read_rows(shard)]
+        write_rows(folder / "data" / shard.name, records)
     return folder
 
 
