@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from visaudio.training.full_run import plan
     from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
+    from visaudio.training.push import check_wanted
     from visaudio.training.recipe import load_train_config
 
     keep_freed_memory()
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = stages.select(options.stages.split(",") if options.stages else None)
     stages.check(chosen, options.adopt)
     check_dataset(config, [stage.name for stage in chosen if not stages.finished(stage.name)])
+    check_wanted(config.hub, [] if options.dry_run else [stage.name for stage in chosen])
     set_threads(config.threads)
     if not options.dry_run:
         try:

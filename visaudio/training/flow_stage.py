@@ -3,6 +3,7 @@
 Legend: C clips, 2 ears (0 = left), F codec frames, N tokens, D dimensions of a token.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,20 +22,37 @@ from visaudio.model.conditions import Conditions
 from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig, from_tokens, to_tokens
 from visaudio.training.batches import Samples
+from visaudio.training.best import BestWeights, KeepBest, load_best
 from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
 from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
+from visaudio.training.lora import LoraConfig, adapters_of, add_adapters, merged_state, trained_share
 from visaudio.training.progress import say
 from visaudio.training.validation import FlowValidation, ValidationConfig
 
 STATS_CLIPS = 512  # clips that the latent statistics are taken from
 
 
+EXPORTS = ("average", "best")
+
+
 @dataclass(frozen=True)
 class FlowStageConfig:
+    """export: which weights a model gets. "average" is the post-hoc average of the configured width at the
+    newest checkpoint, "best" the average of the validation that was best by validation.best_metric.
+    """
+
     loop: FlowLoopConfig = field(default_factory=FlowLoopConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    export: str = "average"
+
+    def __post_init__(self) -> None:
+        if self.export not in EXPORTS:
+            raise UserError(f"export is {self.export!r}, expected one of {', '.join(EXPORTS)}")
+        if self.export == "best" and not self.loop.validate_every:
+            raise UserError("export is 'best', which validation chooses; set loop.validate_every above 0")
 
 
 class TokenSamples:
@@ -85,10 +103,12 @@ def new_network(
     seed: int,
     init_from: str | None = None,
     folder: Path | None = None,
+    lora: LoraConfig | None = None,
 ) -> DualBranchNetwork:
     """An untrained network with the set's latent statistics and the text encoder's features of ''.
 
-    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report.
+    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report. lora:
+    adapters on what came from there; what did not is trained in full.
     """
     torch.manual_seed(seed)
     network = DualBranchNetwork(config)
@@ -96,8 +116,15 @@ def new_network(
     if clip is not None:
         with torch.no_grad():
             network.set_empty_text(clip.encode_text([""])[0].float().cpu())
+    new: tuple[str, ...] = ()
     if init_from is not None:
-        initialise(network, init_from, folder)
+        new = initialise(network, init_from, folder).new
+    if lora is not None and lora.on:
+        if init_from is None:
+            raise UserError(
+                "flow.lora.rank asks for LoRA, which adapts trained weights: name them by init_from"
+            )
+        add_adapters(network, lora, new, folder)
     return network
 
 
@@ -118,14 +145,16 @@ def train_flow(
     features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
     """
     samples = TokenSamples(features, sequence.frames_per_token)
-    network = new_network(network_config, samples, clip, seed, init_from, output)
+    if config.export == "best" and (held_out is None or not len(held_out.ids)):
+        raise UserError("flow.export is 'best', but the data have no validation split to choose by")
+    network = new_network(network_config, samples, clip, seed, init_from, output, config.lora)
     validate = None
     if held_out is not None and len(held_out.ids):
         sampler = decoder = None
         if codec is not None:
             sampler = generate_sampler(codec, sequence, config.validation)
             decoder = token_decoder(codec, sequence)
-        validate = FlowValidation(
+        validation = FlowValidation(
             TokenSamples(held_out, sequence.frames_per_token),
             config.validation,
             seed,
@@ -133,8 +162,12 @@ def train_flow(
             decoder,
             sequence.sample_rate,
         )
-    parameters = sum(p.numel() for p in network.parameters())
-    say(f"flow: network of {parameters / 1e6:.1f} M parameters")
+        metric = config.validation.best_metric
+        best = BestWeights(output / "best", metric, config.validation.metrics[metric])
+        validate = KeepBest(validation, best)
+    trained, parameters = trained_share(network)
+    share = "" if trained == parameters else f", of which {trained / 1e6:.1f} M are trained"
+    say(f"flow: network of {parameters / 1e6:.1f} M parameters{share}")
     return train(network, samples, config.loop, output, seed, validate)
 
 
@@ -169,15 +202,47 @@ def generate_sampler(codec: Codec, sequence: SequenceConfig, config: ValidationC
 def export_weights(
     network_config: NetworkConfig, config: FlowStageConfig, output: Path, sigma_rel: float | None = None
 ) -> dict[str, Tensor]:
-    """The averaged weights at the newest checkpoint below ``output``, of a finished or an unfinished run.
+    """The averaged weights that a model gets, of a finished or an unfinished run below ``output``: those of
+    the best validation, or (config.export) those at the newest checkpoint.
 
-    Also written to ``output/model.safetensors``. Raises UserError where there is no checkpoint.
+    Also written to ``output/model.safetensors``. Raises UserError where there are none.
     """
+    network = DualBranchNetwork(network_config)
+    if config.lora.on:
+        add_adapters(network, config.lora, adapters_of(output), output)
+    if config.export == "best":
+        weights, _ = load_best(output / "best")
+    else:
+        weights = _newest_average(network, config, output, sigma_rel)
+    if config.lora.on:
+        network.load_state_dict(weights)
+        weights = merged_state(network)
+    save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
+    return weights
+
+
+def weights_summary(config: FlowStageConfig, output: Path) -> dict[str, Any]:
+    """What a model card says of the exported weights: at which step, and how they were averaged or chosen."""
+    if config.export == "best":
+        _, record = load_best(output / "best")
+        value = record.figures[record.metric]
+        return {
+            "flow steps": record.step,
+            "weights": f"of the best validation, {record.metric} {value:.4g} at step {record.step}",
+            "EMA relative width": config.loop.ema.sigma_rels[0],
+        }
+    state = json.loads((list_checkpoints(output / "checkpoints")[-1] / "state.json").read_text())
+    return {"flow steps": state["step"], "EMA relative width": config.loop.ema.output_sigma_rel}
+
+
+def _newest_average(
+    network: DualBranchNetwork, config: FlowStageConfig, output: Path, sigma_rel: float | None
+) -> dict[str, Tensor]:
+    """The average of the given width at the newest checkpoint; adapters stand beside what they adapt."""
     found = list_checkpoints(output / "checkpoints")
     if not found:
         raise UserError(f"no checkpoint in {output / 'checkpoints'}: train the flow stage first")
     checkpoint = load_checkpoint(found[-1])
-    network = DualBranchNetwork(network_config)
     network.load_state_dict(checkpoint.network)
     with tempfile.TemporaryDirectory(prefix="visaudio-ema-") as scratch:
         # A copy, because the average at this checkpoint is added and a resumed run must not find it.
@@ -187,6 +252,4 @@ def export_weights(
         ema.load_state_dict(checkpoint.ema)
         ema.forget_after(checkpoint.state["step"])
         ema.snapshot()
-        weights = ema.synthesize(sigma_rel)
-    save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
-    return weights
+        return ema.synthesize(sigma_rel)

@@ -9,10 +9,10 @@ import torch
 
 from visaudio.config import to_dict
 from visaudio.model import warm_start
-from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
-from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.parts import load_parts, load_weights, published
+from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published
+from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
 from visaudio.training.sources import dataset_name, describe, extract_sources, open_sources
 from visaudio.training.stages import Plan, Stage
@@ -95,12 +95,12 @@ class FullRun:
         from visaudio.data.features import extract_features
 
         codec, clip, synchformer = (part.to(self.device) for part in self.parts())
+        spatial = load_spatial(self.config.model)
+        more = {"workers": self.workers, "spatial": None if spatial is None else spatial.to(self.device)}
 
         def extract(dataset: str, output: Path, mono: bool = False) -> None:
             sequence = self.config.model.sequence
-            extract_features(
-                dataset, output, codec, clip, synchformer, sequence, workers=self.workers, mono=mono
-            )
+            extract_features(dataset, output, codec, clip, synchformer, sequence, mono=mono, **more)
 
         if self.config.sources:
             extract_sources(self.config.sources, folder, extract)
@@ -132,7 +132,7 @@ class FullRun:
         return result.finished
 
     def export(self, folder: Path) -> bool:
-        """Write the model folder, from a finished or an unfinished flow stage; half precision, as shipped."""
+        """Write the model folder, from a finished or an unfinished flow stage, in half precision; push it."""
         from visaudio import hub
 
         codec, clip, synchformer = self.parts()
@@ -144,8 +144,12 @@ class FullRun:
             self.network(),
             sampling=self.config.sampling,
             info=self.info(),
+            spatial=load_spatial(self.config.model),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
+        if self.config.hub is not None:
+            hub_config = to_dict(self.config.hub)  # a failure leaves the folder; the same stage tries again
+            say(f"pushed: {hub.push_to_hub(self.model_folder, **hub_config)}")
         return True
 
     # --- what they share ---
@@ -172,15 +176,11 @@ class FullRun:
     def summary(self) -> dict[str, Any]:
         """For the model card: what it was trained on, for how long."""
         spent = {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/stage.json")}
-        state = json.loads(
-            (list_checkpoints(self.root / "flow" / "checkpoints")[-1] / "state.json").read_text()
-        )
-        loop, sources = self.config.flow.loop, self.config.sources
+        sources = self.config.sources
         return {
             "data": describe(sources) if sources else dataset_name(self.dataset),
-            "flow steps": state["step"],
-            "clips per step": loop.batch_size,
-            "EMA relative width": loop.ema.output_sigma_rel,
+            **weights_summary(self.config.flow, self.root / "flow"),
+            "clips per step": self.config.flow.loop.batch_size,
             "minutes": {name: round(spent[name]["minutes"], 1) for name in STAGES if name in spent},
         }
 
@@ -229,15 +229,10 @@ def plan(config: TrainConfig) -> Plan:
     check_config(config)
     run = FullRun(config)
     model = to_dict(config.model)
-    if config.sources:  # weights are the flow stage's alone: the features stay when they change
-        data = {source.label: {"path": source.path, "mono": source.mono} for source in config.sources}
-    elif config.data.path:
-        data = {"path": config.data.path}
-    else:
-        data = {"clips": config.data.clips, "seed": config.data.seed}
     weights = {source.label: source.weight for source in config.sources}
     flow = to_dict(config.flow)
     flow["loop"].pop("steps")  # a run may be made longer
+    flow.pop("export")  # of the weights that are there anyway
     clips = (DataConfig() if config.sources else config.data).clips  # of the estimates
 
     def stage(
@@ -265,7 +260,7 @@ def plan(config: TrainConfig) -> Plan:
             stage(
                 "data",
                 ", ".join(config.paths) or f"BiAudio-Synth, {clips} clips",
-                data,
+                config.data_settings,
                 0 if config.paths else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
@@ -273,7 +268,11 @@ def plan(config: TrainConfig) -> Plan:
             stage(
                 "features",
                 "every clip through the three frozen parts",
-                {"sequence": model["sequence"], **({"published": there} if there else {})},
+                {
+                    "sequence": model["sequence"],
+                    **({"published": there} if there else {}),
+                    **({"spatial": model["spatial"]} if model["spatial"] else {}),
+                },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
             ),

@@ -7,16 +7,18 @@ name only what differs. The defaults are the tiny preset on two CPU cores within
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import from_dict, read_layers
-from visaudio.presets import Preset, get_preset
+from visaudio.presets import Preset, get_preset, with_spatial_sizes
 from visaudio.sampling import SamplingConfig
 from visaudio.training.batches import DropoutConfig
 from visaudio.training.clip_stage import ClipStageConfig
 from visaudio.training.codec_stage import CodecStageConfig
 from visaudio.training.flow_stage import FlowStageConfig
 from visaudio.training.loop import FlowLoopConfig
+from visaudio.training.push import HubConfig
 from visaudio.training.schedule import ScheduleConfig
 from visaudio.training.sources import SourceConfig, check_sources
 from visaudio.training.synchformer_stage import SynchformerStageConfig
@@ -78,7 +80,7 @@ class TrainConfig:
     runs/<preset>. workers: processes that decode and build; 0 is one per core. threads: of this process on a
     CPU; 0 is torch's choice. sampling: the defaults that are stored with the model. duration of a training
     window: model.sequence.duration_s. init_from: an MMAudio checkpoint that the network starts from, a file
-    or owner/name:path on the Hub.
+    or owner/name:path on the Hub. hub: where the export stage pushes the model, if anywhere.
     """
 
     preset: str = "tiny"
@@ -94,6 +96,7 @@ class TrainConfig:
     synchformer: SynchformerStageConfig = field(default_factory=_synchformer)
     flow: FlowStageConfig = field(default_factory=_flow)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("seed", "workers", "threads"):
@@ -108,6 +111,15 @@ class TrainConfig:
     def sources(self) -> tuple[SourceConfig, ...]:
         """The sources of a mixed training; empty where ``data`` is one dataset."""
         return self.data if isinstance(self.data, tuple) else ()
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """What decides the clips. Weights of sources are not among it: features stay when they change."""
+        if isinstance(self.data, tuple):
+            return {source.label: {"path": source.path, "mono": source.mono} for source in self.data}
+        if self.data.path is not None:
+            return {"path": self.data.path}
+        return {"clips": self.data.clips, "seed": self.data.seed}
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -127,4 +139,6 @@ def load_train_config(path: str | Path | None = None, overrides: Sequence[str] =
     """
     values = read_layers(path, overrides)
     preset = get_preset(str(values.get("preset", TrainConfig.preset)))
+    if isinstance(values.get("model"), dict):
+        values["model"] = with_spatial_sizes(values["model"], preset)
     return from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset))

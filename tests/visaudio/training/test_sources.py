@@ -98,8 +98,9 @@ def run(fake_biaudio, tmp_path_factory):
     def extract(dataset: str, output: Path, mono: bool) -> None:
         sequence = parts.preset.sequence
         extract_features(
-            dataset, output, parts.codec, parts.clip, parts.synchformer, sequence, 1, None, False, mono
-        )
+            dataset, output, parts.codec, parts.clip, parts.synchformer, sequence,
+            workers=1, progress=False, mono=mono,
+        )  # fmt: skip
 
     extract_sources(sources, folder / "features", extract)
     return sources, folder / "features", parts
