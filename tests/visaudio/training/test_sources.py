@@ -134,6 +134,18 @@ def test_sources_become_one_set_with_equal_ears_for_mono(run, fake_biaudio):
     assert torch.allclose(films.tensor(0, "latents")[0, :frames].float(), latents[0, :frames], atol=5e-3)
 
 
+def test_the_benchmark_of_coupled_noise_measures_a_features_folder(run, capsys):
+    from scripts import load_script
+
+    script = load_script(ROOT / "benchmarks" / "ot_coupling.py")
+    folder = str(run[1] / "biaudio")
+    assert script.main(["--features", folder, "--groups", "3"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["group"] == 3 and 0.5 < row["distance, coupled / plain"] <= 1.0
+    assert script.main(["--features", folder, "--groups", "8"]) == 2
+    assert "3 clips, expected at least 8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
