@@ -25,6 +25,7 @@ from visaudio.training.batches import Samples
 from visaudio.training.best import BestWeights, KeepBest, load_best
 from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
+from visaudio.training.feature_checks import check_features
 from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
 from visaudio.training.lora import LoraConfig, adapters_of, add_adapters, merged_state, trained_share
@@ -144,6 +145,8 @@ def train_flow(
 
     features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
     """
+    for encoded in (features, held_out):
+        check_features(encoded, sequence, network_config)
     samples = TokenSamples(features, sequence.frames_per_token)
     if config.export == "best" and (held_out is None or not len(held_out.ids)):
         raise UserError("flow.export is 'best', but the data have no validation split to choose by")

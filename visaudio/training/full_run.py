@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from visaudio.training.flow_stage import export_weights, train_flow, weights_sum
 from visaudio.training.parts import load_parts, load_spatial, load_weights, published
 from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
-from visaudio.training.sources import dataset_name, describe, extract_sources, open_sources
+from visaudio.training.sources import dataset_name, describe, extractions, open_features
 from visaudio.training.stages import Plan, Stage
 
 STAGES = ("data", "codec", "clip", "synchformer", "features", "flow", "export")
@@ -93,33 +94,28 @@ class FullRun:
 
     def features(self, folder: Path) -> bool:
         from visaudio.data.features import extract_features
+        from visaudio.precision import use_bf16
 
-        codec, clip, synchformer = (part.to(self.device) for part in self.parts())
-        spatial = load_spatial(self.config.model)
-        more = {"workers": self.workers, "spatial": None if spatial is None else spatial.to(self.device)}
-
-        def extract(dataset: str, output: Path, mono: bool = False) -> None:
-            sequence = self.config.model.sequence
-            extract_features(dataset, output, codec, clip, synchformer, sequence, mono=mono, **more)
-
-        if self.config.sources:
-            extract_sources(self.config.sources, folder, extract)
-        else:
-            extract(self.dataset, folder)
+        parts = self.feature_parts()
+        parts.bf16 = use_bf16("auto")
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        for dataset, output, mono in extractions(self.config.sources, self.dataset, folder):
+            own = replace(parts, mono=mono)
+            extract_features(dataset, output, own, workers=max(1, self.workers // neighbours))
         return True
 
-    def flow(self, folder: Path) -> bool:
-        from visaudio.data.features import FeatureDataset
+    def feature_parts(self) -> Any:
+        """The frozen parts that features are made with."""
+        from visaudio.data.parts import Parts
 
-        codec, clip, _ = self.parts()
-        features = self.root / "features"
-        if self.config.sources:
-            train, held_out = open_sources(self.config.sources, features)
-        else:
-            train, held_out = (FeatureDataset(features, split) for split in ("train", "validation"))
+        model = self.config.model
+        return Parts(*self.parts(), model.sequence, spatial=load_spatial(model))
+
+    def flow(self, folder: Path) -> bool:
+        parts = self.feature_parts()
+        codec, clip = parts.codec, parts.clip
         result = train_flow(
-            train,
-            held_out,
+            *open_features(self.config.sources, self.root / "features", parts),
             self.config.model.network,
             self.config.model.sequence,
             self.config.flow,
@@ -275,6 +271,7 @@ def plan(config: TrainConfig) -> Plan:
                 },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
+                parallel=True,
             ),
             stage(
                 "flow",

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bi_audio_dataset.schema import MONO_EARS, UserError
-from visaudio.data.feature_store import INDEX, FeatureDataset
+from visaudio.data.feature_store import FeatureDataset
 
 if TYPE_CHECKING:
+    from visaudio.data.parts import Parts
     from visaudio.training.batches import Samples
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -80,72 +81,76 @@ def describe(sources: Sequence[SourceConfig]) -> str:
     )
 
 
-def check_rows(source: SourceConfig) -> None:
+def check_declared(source: SourceConfig, hrir_sets: Iterable[str]) -> None:
     """Raise UserError where a source's rows say that their sound is mono and the configuration does not."""
-    from visaudio.data.dataset import open_dataset, without_media
-
-    rows = without_media(open_dataset(source.path))
-    if source.mono or "hrir_set" not in rows.column_names:
-        return
-    count = sum(ears == MONO_EARS for ears in rows["hrir_set"][:])
+    said = list(hrir_sets)
+    count = 0 if source.mono else said.count(MONO_EARS)
     if count:
         raise UserError(
-            f"source {source.label}: {count} of its {len(rows)} rows say {MONO_EARS!r}, both ears equal; "
+            f"source {source.label}: {count} of its {len(said)} rows say {MONO_EARS!r}, both ears equal; "
             "declare it mono: true"
         )
 
 
-def extract_sources(
-    sources: Sequence[SourceConfig], folder: Path, extract: Callable[[str, Path, bool], object]
-) -> None:
-    """extract(dataset, its features folder, mono) for each source, after a look at all of them."""
+def check_rows(source: SourceConfig) -> None:
+    """`check_declared` of a folder's rows; of a Hub repository they are looked at when it has been read."""
+    import pyarrow.parquet as pq
+
+    from visaudio.data.dataset import local_files
+
+    files = local_files(Path(source.path), "default") or []
+    said = [
+        name
+        for file in files
+        if "hrir_set" in pq.read_schema(file).names
+        for name in pq.read_table(file, columns=["hrir_set"])[0].to_pylist()
+    ]
+    check_declared(source, said)
+
+
+def extractions(sources: Sequence[SourceConfig], dataset: str, folder: Path) -> list[tuple[str, Path, bool]]:
+    """(dataset, where its features go, mono) of each source, after a look at all of them; of the one
+    dataset where there are none."""
     for source in sources:
         check_rows(source)
-    for source in sources:
-        extract(source.path, folder / source.label, source.mono)
+    return [(s.path, folder / s.label, s.mono) for s in sources] or [(dataset, folder, False)]
 
 
-def open_sources(sources: Sequence[SourceConfig], folder: Path) -> tuple[Samples, Samples | None]:
-    """The training clips of all sources as one set, and the held-out clips that validation looks at.
+def open_features(
+    sources: Sequence[SourceConfig], folder: Path, parts: Parts
+) -> tuple[Samples, Samples | None]:
+    """The training clips of all sources as one set, and the held-out clips that validation looks at; of the
+    one dataset where there are none.
 
-    Raises UserError for features of other parts or lengths than the first source's, and where what a
-    source's sound is declared to be is not what its clips hold.
+    Raises UserError for features that these parts did not make, at these rates, and where what a source's
+    sound is declared to be is not what its clips hold.
     """
+    from visaudio.training.feature_checks import check_weights
+
+    if sources:
+        return _open_sources(sources, folder, parts)
+    train, held_out = (FeatureDataset(folder, split) for split in ("train", "validation"))
+    check_weights(train, parts)
+    return train, held_out
+
+
+def _open_sources(
+    sources: Sequence[SourceConfig], folder: Path, parts: Parts
+) -> tuple[Samples, Samples | None]:
+    from visaudio.training.feature_checks import check_weights
     from visaudio.training.mixture import MixedSamples, Part, check_ears, held_out_of
 
-    check_alike([folder / source.label for source in sources])
-
-    def parts(split: str) -> list[Part]:
+    def opened(split: str) -> list[Part]:
         return [
             Part(source.label, FeatureDataset(folder / source.label, split), source.weight, source.mono)
             for source in sources
         ]
 
-    train = MixedSamples(parts("train"))
-    for part in train.parts:
+    found = opened("train")
+    for source, part in zip(sources, found, strict=True):
+        check_weights(part.samples, parts)
+        check_declared(source, part.samples.hrir_sets)
+    train = MixedSamples(found)
+    for part in found:
         check_ears(part)
-    return train, held_out_of(parts("validation"))
-
-
-def check_alike(folders: Sequence[Path]) -> None:
-    """Raise UserError where the features in one folder were made by other parts or at other rates than those
-    in the first."""
-    first: dict | None = None
-    for folder in folders:
-        try:
-            index = json.loads((folder / INDEX).read_text())
-            said = {**index["key"], "shapes": index.get("shapes")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"'{folder}' holds no complete features ({error}); run the stage features again"
-            ) from error
-        said = {name: value for name, value in said.items() if name not in ("ids", "mono")}
-        if first is None:
-            first = said
-        for name in sorted({*first, *said}):
-            if first.get(name) != said.get(name):
-                what = {"weights": "encoders or codec", "sequence": "rates or lengths", "shapes": "sizes"}
-                raise UserError(
-                    f"the features in '{folder}' are of other {what.get(name, name)} than those in "
-                    f"'{folders[0]}'; remove it and run the stage features again"
-                )
+    return train, held_out_of(opened("validation"))

@@ -15,7 +15,7 @@ from visaudio.cli.train import main
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.training import full_run
 from visaudio.training.recipe import load_train_config
-from visaudio.training.sources import SourceConfig, describe, extract_sources, open_sources
+from visaudio.training.sources import SourceConfig, describe, extractions, open_features
 
 ROOT = Path(__file__).parents[3]
 MIXED = ROOT / "configs" / "mixed.yaml"
@@ -87,28 +87,24 @@ def run(fake_biaudio, tmp_path_factory):
     from micro import micro_components
 
     from visaudio.data.features import extract_features
+    from visaudio.data.parts import Parts
 
-    parts, folder = micro_components(), tmp_path_factory.mktemp("mixed")
+    made, folder = micro_components(), tmp_path_factory.mktemp("mixed")
+    parts = Parts(made.codec, made.clip, made.synchformer, made.preset.sequence)
     shutil.copytree(fake_biaudio, folder / "films")
     sources = (
         SourceConfig(str(fake_biaudio), name="biaudio", weight=3.0),
         SourceConfig(str(folder / "films"), mono=True),
     )
 
-    def extract(dataset: str, output: Path, mono: bool) -> None:
-        sequence = parts.preset.sequence
-        extract_features(
-            dataset, output, parts.codec, parts.clip, parts.synchformer, sequence,
-            workers=1, progress=False, mono=mono,
-        )  # fmt: skip
-
-    extract_sources(sources, folder / "features", extract)
+    for dataset, output, mono in extractions(sources, "", folder / "features"):
+        extract_features(dataset, output, replace(parts, mono=mono), workers=0, progress=False)
     return sources, folder / "features", parts
 
 
 def test_sources_become_one_set_with_equal_ears_for_mono(run, fake_biaudio):
     sources, folder, parts = run
-    train, held_out = open_sources(sources, folder)
+    train, held_out = open_features(sources, folder, parts)
     assert (
         len(train.ids) == 6 and train.ids[0].startswith("biaudio/") and train.mono == [False] * 3 + [True] * 3
     )
@@ -125,7 +121,7 @@ def test_sources_become_one_set_with_equal_ears_for_mono(run, fake_biaudio):
     ]
     from visaudio.data.dataset import read_clip
 
-    sequence = parts.preset.sequence
+    sequence = parts.sequence
     heard = read_clip(row, sample_rate=sequence.sample_rate).audio.mean(axis=0)
     sound = torch.from_numpy(np.tile(heard[: sequence.num_samples], (1, 2, 1)))
     with torch.inference_mode():
@@ -146,37 +142,42 @@ def test_the_benchmark_of_coupled_noise_measures_a_features_folder(run, capsys):
     assert "3 clips, expected at least 8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weights": "0"}, "are of other encoders or codec than those in"),
-        ({"sequence": {"sample_rate": 16000}}, "are of other rates or lengths than those in"),
-    ],
-)
-def test_features_of_other_parts_or_rates_are_refused(run, tmp_path, change, message):
-    sources, folder, _ = run
+def test_features_of_other_parts_or_rates_are_refused(run, tmp_path):
+    from micro import micro_components
+
+    sources, folder, parts = run
+    other = replace(parts, clip=micro_components(seed=1).clip)
+    with pytest.raises(UserError, match="were made by other weights or settings of clip than this training"):
+        open_features(sources, folder, other)
     shutil.copytree(folder, tmp_path / "features")
     index = tmp_path / "features" / "films" / "features.json"
     said = json.loads(index.read_text())
-    said["key"].update(change)
+    said["made_from"]["sequence"]["sample_rate"] = 16000
     index.write_text(json.dumps(said))
-    with pytest.raises(UserError, match=message):
-        open_sources(sources, tmp_path / "features")
+    with pytest.raises(UserError, match="films' are of another rate or length: sample_rate 16000"):
+        open_features(sources, tmp_path / "features", parts)
 
 
 def test_missing_features_and_a_wrong_declaration_are_refused(run, tmp_path):
-    sources, folder, _ = run
-    with pytest.raises(UserError, match="holds no complete features"):
-        open_sources(sources, tmp_path)
+    sources, folder, parts = run
+    with pytest.raises(UserError, match="holds no features"):
+        open_features(sources, tmp_path, parts)
     with pytest.raises(UserError, match="source films: both ears of its clips are one sound"):
-        open_sources((sources[0], replace(sources[1], mono=False)), folder)
+        open_features((sources[0], replace(sources[1], mono=False)), folder, parts)
+
+
+def test_features_that_were_made_as_mono_are_not_taken_for_others(run, fake_biaudio):
+    from visaudio.data.features import extract_features
+
+    _, folder, parts = run
+    with pytest.raises(UserError, match="holds features of sound that was mono"):
+        extract_features(fake_biaudio, folder / "films", parts, workers=0, progress=False)
 
 
 def test_rows_that_say_mono_must_be_declared_so(fake_biaudio, tmp_path):
     dataset = rewrite(fake_biaudio, tmp_path / "films", hrir_set=MONO_EARS)
-    seen = []
     with pytest.raises(UserError, match="source films: 4 of its 4 rows say 'recorded: mono'.*mono: true"):
-        extract_sources([SourceConfig(str(dataset))], tmp_path, lambda *_: seen.append(1))
-    assert seen == []
-    extract_sources([SourceConfig(str(dataset), mono=True)], tmp_path, lambda *_: seen.append(1))
-    assert seen == [1]
+        extractions([SourceConfig(str(dataset))], "", tmp_path)
+    (one,) = extractions([SourceConfig(str(dataset), mono=True)], "", tmp_path)
+    assert one == (str(dataset), tmp_path / "films", True)
+    assert extractions((), "elsewhere", tmp_path) == [("elsewhere", tmp_path, False)]
