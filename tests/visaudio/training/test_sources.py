@@ -14,7 +14,7 @@ from bi_audio_dataset.shards import read_rows, write_rows
 from visaudio.cli.train import main
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.training import full_run
-from visaudio.training.recipe import load_train_config
+from visaudio.training.recipe import TrainConfig, load_train_config
 from visaudio.training.sources import SourceConfig, describe, extractions, open_features
 
 ROOT = Path(__file__).parents[3]
@@ -88,9 +88,11 @@ def run(fake_biaudio, tmp_path_factory):
 
     from visaudio.data.features import extract_features
     from visaudio.data.parts import Parts
+    from visaudio.precision import use_bf16
 
     made, folder = micro_components(), tmp_path_factory.mktemp("mixed")
-    parts = Parts(made.codec, made.clip, made.synchformer, made.preset.sequence)
+    sequence = made.preset.sequence
+    parts = Parts(made.codec, made.clip, made.synchformer, sequence, bf16=use_bf16("auto"))
     shutil.copytree(fake_biaudio, folder / "films")
     sources = (
         SourceConfig(str(fake_biaudio), name="biaudio", weight=3.0),
@@ -181,3 +183,34 @@ def test_rows_that_say_mono_must_be_declared_so(fake_biaudio, tmp_path):
     (one,) = extractions([SourceConfig(str(dataset), mono=True)], "", tmp_path)
     assert one == (str(dataset), tmp_path / "films", True)
     assert extractions((), "elsewhere", tmp_path) == [("elsewhere", tmp_path, False)]
+
+
+def test_a_mixed_run_goes_from_datasets_to_a_model_folder(run, tmp_path):
+    """The stages themselves, on random parts: features, flow with validation, export of the best."""
+    from micro import micro_preset
+    from safetensors.torch import save_file
+
+    from visaudio.training.flow_stage import FlowStageConfig
+    from visaudio.training.loop import FlowLoopConfig
+    from visaudio.training.validation import ValidationConfig
+
+    sources, made, parts = run
+    shutil.copytree(made, tmp_path / "features")  # which the stage finds finished, and its own
+    for name in ("codec", "clip", "synchformer"):
+        (tmp_path / name).mkdir()
+        save_file(getattr(parts, name).state_dict(), tmp_path / name / "model.safetensors")
+    loop = FlowLoopConfig(steps=4, batch_size=4, precision="fp32", validate_every=2, ot_group=2)
+    validation = ValidationConfig(loss_clips=1, audio_clips=1, num_steps=1)
+    flow = FlowStageConfig(loop=loop, validation=validation, export="best")
+    config = TrainConfig(output=str(tmp_path), model=micro_preset(), data=sources, flow=flow, workers=1)
+    stages = full_run.FullRun(config)
+    for name in ("features", "flow", "export"):
+        assert getattr(stages, name)(tmp_path / name)
+    said = json.loads((tmp_path / "model" / "config.json").read_text())["info"]["training"]
+    assert (
+        said["data"]
+        == f"{Path(sources[0].path).name} (75.0% of the samples); films (mono, 25.0% of the samples)"
+    )
+    assert said["weights"].startswith("of the best validation, loss ") and said["flow steps"] in (2, 4)
+    record = json.loads((tmp_path / "flow" / "best" / "figures.json").read_text())
+    assert set(record["figures"]) >= {"loss", "level_error_db"} and record["step"] == said["flow steps"]
