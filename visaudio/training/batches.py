@@ -203,10 +203,7 @@ class BatchStream:
 
     def _make(self, step: int, accumulation_round: int) -> Batch:
         first = step * self.batch_size + (accumulation_round * self.world + self.rank) * self.share
-        batch = self.make([self._positions[first + i] for i in range(self.share)])
-        if self.coupling is None:
-            return batch
-        return replace(batch, noise=self.coupling(batch.noise, batch.latents))
+        return self.make([self._positions[first + i] for i in range(self.share)])
 
     def make(self, chosen: Sequence[tuple[int, int]]) -> Batch:
         """Batch of given (epoch, index) pairs."""
@@ -220,9 +217,12 @@ class BatchStream:
             row = self.samples.get(index, mirror=one.mirror)
             rows.append(row)
             draws.append(one)
-        return collate(
+        batch = collate(
             [self.samples.ids[index] for _, index in chosen], rows, draws, self.t_mean, self.t_scale
         )
+        if self.coupling is None:
+            return batch
+        return replace(batch, noise=self.coupling(batch.noise, batch.latents))
 
 
 def collate(
