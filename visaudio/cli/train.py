@@ -89,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     check_dataset(config, [stage.name for stage in chosen if not stages.finished(stage.name)])
     check_wanted(config.hub, [] if options.dry_run else [stage.name for stage in chosen])
     set_threads(config.threads)
+    first = int(os.environ.get("RANK", "0")) == 0
     if not options.dry_run:
         try:
             config.folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +97,9 @@ def run(options: argparse.Namespace) -> int:
             raise UserError(
                 f"output={config.folder} cannot be made a folder ({error.strerror or error})"
             ) from error
-        (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
-    if int(os.environ.get("RANK", "0")) == 0:
+        if first:
+            (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    if first:
         device = (
             torch.cuda.get_device_name()
             if torch.cuda.is_available()
@@ -109,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not stages.execute(chosen):
         return 130
-    if chosen[-1].name == "export":
+    if first and chosen[-1].name == "export":
         say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")
     return 0
 

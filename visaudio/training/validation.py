@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from bi_audio_dataset.schema import UserError
 from visaudio import flow
@@ -24,6 +23,7 @@ from visaudio.evaluation import cues, onsets
 from visaudio.model.conditions import Conditions
 from visaudio.training.batches import Samples, conditions_of, stream
 from visaudio.training.progress import say
+from visaudio.training.trackers import Trackers
 
 SIDE_ILD_DB = 2.0  # the truth's ILD beyond which a frame has a side
 ACTIVE_BELOW_PEAK_DB = 40.0  # frames of the truth further below its loudest are not compared
@@ -92,8 +92,8 @@ Decoder = Callable[[Tensor], Tensor]  # codec tokens (B, 2, N, D) -> audio (B, 2
 
 
 class FlowValidation:
-    """Callable for `loop.train`: (network, step, writer) -> figures, written to TensorBoard and to the
-    log.
+    """Callable for `loop.train`: (network, step, writer) -> figures, written to the trackers and to the
+    log. writer: Trackers or a SummaryWriter.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FlowValidation:
         self.sampler, self.decoder, self.sample_rate = sampler, decoder, sample_rate
         self._truth: np.ndarray | None = None
 
-    def __call__(self, network: nn.Module, step: int, writer: SummaryWriter) -> dict[str, float]:
+    def __call__(self, network: nn.Module, step: int, writer: Trackers) -> dict[str, float]:
         began = time.monotonic()
         was_training = network.training
         network.eval()
@@ -141,7 +141,7 @@ class FlowValidation:
         means = {name: total / max(1, count) for name, total in totals.items()}
         return {"loss": sum(means.values()) / len(means), **means}
 
-    def sound(self, network: nn.Module, step: int, writer: SummaryWriter) -> dict[str, float]:
+    def sound(self, network: nn.Module, step: int, writer: Trackers) -> dict[str, float]:
         """Sample some clips, log the first few, and hear them against the codec's round trip of the truth."""
         count = min(self.config.audio_clips, len(self.samples.ids))
         if self.sampler is None or self.decoder is None or count == 0:
@@ -217,9 +217,11 @@ def _latents(rows: Sequence) -> Tensor:
     return torch.stack([torch.as_tensor(row["latents"]).float() for row in rows])
 
 
-def _log_audio(writer: SummaryWriter, name: str, audio: np.ndarray, step: int, sample_rate: int) -> None:
+def _log_audio(writer: Trackers, name: str, audio: np.ndarray, step: int, sample_rate: int) -> None:
     """TensorBoard plays one channel: the ears one after the other, half a second apart."""
     gap = np.zeros(round(0.5 * sample_rate), np.float32)
     for index, clip in enumerate(audio[:LOGGED]):
         ears = np.concatenate([clip[0], gap, clip[1]]) / max(1e-3, float(np.abs(clip).max()))
-        writer.add_audio(f"{name}/{index} (left, then right)", ears[None], step, sample_rate)
+        writer.add_audio(
+            f"{name}/{index} (left, then right)", torch.from_numpy(ears[None]), step, sample_rate
+        )
