@@ -26,17 +26,17 @@ class Coupling:
     count; taken as it is when the first batch is made, after a resume."""
 
     def __init__(self, group: int, network: nn.Module) -> None:
-        self.group, self._network = group, network
+        self.group = group
+        self._shell = copy.copy(network)  # now: FSDP2 makes it an object of another class, which has no copy
 
     @cached_property
     def normalize(self) -> Callable[[Tensor], Tensor]:
         """network.normalize with copies of its buffers on the CPU, where batches are prepared."""
-        shell = copy.copy(self._network)
-        shell._buffers = {
+        self._shell._buffers = {  # until here the network's own
             name: None if value is None else value.detach().cpu().clone()
-            for name, value in self._network._buffers.items()
+            for name, value in self._shell._buffers.items()
         }
-        return shell.normalize
+        return self._shell.normalize
 
     def check(self, share: int) -> None:
         """Raise UserError where groups would straddle the `share` clips that one process holds at a time."""
