@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def table(head: list[str], rows: list[list[str]]) -> None:
     for row in (head, ["---"] * len(head), *rows):
         print(f"| {' | '.join(row)} |")
-    print()
+    print(flush=True)
 
 
 # -------------------- bytes
@@ -104,14 +105,14 @@ def extract(dataset: str, folder: Path, workers: int) -> None:
         launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}", "-m"]
         command = [sys.executable, "-m", *launcher, "visaudio.data.features", "--dataset", dataset]
         command += ["--output", str(output), "--workers", str(workers)]
-        began = time.monotonic()
+        began, cpu = time.monotonic(), cpu_s()
         done = subprocess.run(
             command,
             env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
             text=True,
         )
-        whole = time.monotonic() - began
+        whole, cpu = time.monotonic() - began, cpu_s() - cpu
         said = re.findall(r"^(\d+) clips in (\d+) s .*, (\d+) % of them waiting", done.stderr, re.MULTILINE)
         if done.returncode or len(said) != processes:
             raise SystemExit(done.stderr[-2000:])
@@ -119,21 +120,28 @@ def extract(dataset: str, folder: Path, workers: int) -> None:
         clips = sum(int(one[0]) for one in said)
         stored = sum(path.stat().st_size for path in output.glob("*.arrow")) / clips
         waits = ", ".join(f"{one[2]} %" for one in said)
-        rows.append(
-            [
-                str(processes),
-                str(clips),
-                f"{clips / seconds:.2f}",
-                f"{whole:.0f}",
-                waits,
-                f"{stored / 1e6:.3f}",
-            ]
-        )
-    names = ["processes", "clips", "clips/s", "s with start", "encoders waiting", "MB a clip"]
+        times = [f"{clips / seconds:.2f}", f"{whole:.0f}", f"{cpu:.0f}"]
+        rows.append([str(processes), str(clips), *times, waits, f"{stored / 1e6:.3f}"])
+        print(f"{processes}: {rows[-1]}", file=sys.stderr, flush=True)
+    names = [
+        "processes",
+        "clips",
+        "clips/s",
+        "s with start",
+        "CPU s",
+        "encoders waiting",
+        "MB a clip",
+    ]
     table(names, rows)
     one, two = (sorted((folder / f"features{n}").glob("*.arrow")) for n in (1, 2))
     same = all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
     print(f"Files of 1 and of 2 processes are {'the same' if same else 'NOT the same'}.\n")
+
+
+def cpu_s() -> float:
+    """CPU seconds of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # -------------------- what the grid loses

@@ -9,6 +9,7 @@ steps nothing waits for an accelerator.
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -158,7 +159,7 @@ def train(
     loss, last_save = math.nan, time.monotonic()
     waits = WaitShare(batches)
 
-    with StopSignal() as stop:
+    with StopSignal() as stop, closing(batches), closing(trackers), closing(progress):
         while run.step < run.total_steps:
             # Only for a network that draws numbers itself: its draws, too, then depend on (seed, step) alone.
             torch.manual_seed(int(stream(seed, "torch", run.step).integers(2**62)))
@@ -188,7 +189,7 @@ def train(
                 progress.say(f"flow: {run.total_steps} steps fit into {config.max_minutes:g} min")
             last = run.step == run.total_steps
             if last or run.step % run.snapshot_every == 0:
-                ema.snapshot(main)
+                ema.snapshot(accelerator)
             if last or run.step % config.log_every == 0:
                 loss = processes.mean_over_processes(accelerator, torch.stack(window).mean())
                 window.clear()
@@ -210,9 +211,6 @@ def train(
                 if stopping:
                     break
 
-    batches.close()
-    progress.close()
-    trackers.close()
     finished = run.step >= run.total_steps
     if not finished:
         progress.say(f"flow: stopped and saved at step {run.step}; the same command goes on from there")
