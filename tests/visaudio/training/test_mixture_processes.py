@@ -1,4 +1,4 @@
-"""A mixture with coupled noise and validation over two processes (torchrun, gloo): whole weights, and shares."""
+"""A mixture with coupled noise and validation over two processes (torchrun, gloo): DDP and FSDP2."""
 
 import json
 
