@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SOURCES),
         default="folder",
         help="folder: 360-degree videos with ambisonics (default); sphere360, fairplay: those corpora; "
-        "perspective: videos that have their binaural or stereo sound",
+        "perspective: ordinary videos with binaural, stereo or mono sound",
     )
     parser.add_argument("--licence", help="recorded in each row (default: unknown)")
     parser.add_argument("--provenance", help="recorded in each row, beside the file's name")
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lists", type=Path, metavar="DIR", help="sphere360: folder of the split lists")
     parser.add_argument("--fairplay-split", type=positive, metavar="N", help="fairplay: 1 to 10 (default: 1)")
-    parser.add_argument("--sound", help="perspective: binaural (default) or stereo")
+    parser.add_argument("--sound", help="perspective: binaural (default), stereo, or mono (both ears equal)")
     parser.add_argument(
         "--config",
         type=Path,

@@ -194,7 +194,7 @@ class ClipMaker:
             camera=camera_track(CameraPath.fixed(config.num_frames, config.fps)),
             truth=TruthTrack(),
             hrir_set=recording.ears,
-            hrir_symmetric=False,
+            hrir_symmetric=recording.mono,  # of equal ears one is the other's mirror image
             filters=self._figures(ears, gain_db, 0.0),
         )
         prints = self._fingerprint(window.audio.mean(axis=0), probe)
@@ -279,7 +279,7 @@ class ClipMaker:
         """The last filters, which hear the finished clip; then its row and, if it stays, the clip itself."""
         config, chosen = self.config, self.config.selection
         findings = list(findings)
-        if chosen.weak_cue.action != "off":
+        if chosen.weak_cue.action != "off" and not window.recording.mono:
             findings.append(rules.weak_cue(record.filters.lr_difference, chosen.weak_cue))
         if self.plugins and rules.verdict(findings).accepted:
             frames = _frames_of(record)

@@ -27,6 +27,8 @@ SPLITS = ("train", "validation", "test")
 CONFIGS = {"default": "data", "features": "features", "synth": "synth/data"}
 #: source_name of rows made by sources/synthetic.
 SYNTH_NAME = "BiAudio-Synth"
+#: hrir_set of rows whose two ears are one and the same sound: their sound has no direction.
+MONO_EARS = "recorded: mono"
 ENVELOPE_FLOOR_DB = -80.0
 
 

@@ -62,7 +62,7 @@ def load_config(
 ) -> T:
     """Defaults of `schema` (a dataclass, or an instance that holds them) < YAML at `path` < overrides.
 
-    overrides: "a.b=value" with YAML values, e.g. "network.hidden_dim=256".
+    overrides: "a.b=value" with YAML values, e.g. "network.hidden_dim=256"; "a.0.b=value" reaches into a list.
     """
     values = read_layers(path, overrides)
     if isinstance(schema, type):
@@ -79,12 +79,15 @@ def read_layers(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         if "=" not in item or not item.split("=", 1)[0].strip():
             raise UserError(f"override {item!r} is not of the form key=value")
     try:
-        merged = OmegaConf.merge(
-            _read_yaml(Path(path)) if path else {}, OmegaConf.from_dotlist(list(overrides))
-        )
+        merged = OmegaConf.create(_read_yaml(Path(path)) if path else {})
+        merged.merge_with_dotlist(list(overrides))
         return OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
+    except UserError:
+        raise
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         said = " ".join(str(error).split())
+        if not isinstance(error, OmegaConfBaseException):  # a name where a list has numbers, or the reverse
+            said = f"a list takes numbers, as in data.0.path=FOLDER, and stands for no group of keys ({said})"
         raise UserError(f"config {path or ''} {' '.join(overrides)}: {said}") from error
 
 

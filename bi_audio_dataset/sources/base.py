@@ -10,7 +10,7 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.channels import AMBIX, ChannelOrder
-from bi_audio_dataset.schema import SourceTruth
+from bi_audio_dataset.schema import MONO_EARS, SourceTruth
 from bi_audio_dataset.unusable import Unusable
 
 KINDS = ("panorama", "pair")
@@ -26,7 +26,8 @@ class Recording:
 
     kind "pair": a perspective video that has its ears already. audio_path: two channels, left first. No
     camera path and no rendering: clips are cut, scaled and brought to level. ears: what stands in a row's
-    `hrir_set` ("recorded: ..."). hfov_deg: horizontal field of view, None where nobody knows.
+    `hrir_set` ("recorded: ..."); with MONO_EARS the sound has one channel or two, whose mean is both ears.
+    hfov_deg: horizontal field of view, None where nobody knows.
 
     stretches: (start_s, end_s) of the parts that may be used, sorted; empty for the whole.
     trust_picture: how a panorama looks is no reason to leave it out.
@@ -59,6 +60,10 @@ class Recording:
         if any(not 0 <= start < end for start, end in self.stretches):
             raise ValueError(f"stretches {self.stretches} of '{self.recording_id}' are not (start, end) in s")
 
+    @property
+    def mono(self) -> bool:
+        return self.ears == MONO_EARS
+
 
 def read_sound(
     recording: Recording, sample_rate: int, start_s: float = 0.0, duration_s: float | None = None
@@ -72,16 +77,21 @@ def read_sound(
     file = f"'{recording.audio_path.name}'"
     if recording.kind == "panorama":
         return recording.channels.to_ambix(track, file)
-    check_ears(track.shape[0], file)
-    return track
+    check_ears(track.shape[0], file, recording.mono)
+    return np.repeat(track.mean(axis=0, keepdims=True), 2, axis=0) if recording.mono else track
 
 
-def check_ears(channels: int, file: str) -> None:
-    """Unusable unless a pair's sound has two channels."""
-    if channels != 2:
-        hint = {1: " (mono holds no direction)", 4: " (ambisonics: use the source 'folder')"}.get(
-            channels, ""
-        )
+def check_ears(channels: int, file: str, mono: bool = False) -> None:
+    """Unusable unless a pair's sound has two channels, or of a mono one one or two."""
+    if mono and channels not in (1, 2):
+        why = f"{file} has {channels} audio channels, expected 1 or 2 for mono"
+        raise Unusable({"channels": why}, {"channels.count": channels})
+    if not mono and channels != 2:
+        hints = {
+            1: " (mono holds no direction: --sound mono takes it so)",
+            4: " (ambisonics: use the source 'folder')",
+        }
+        hint = hints.get(channels, "")
         why = f"{file} has {channels} audio channels{hint}, expected 2 (left ear, right ear)"
         raise Unusable({"channels": why}, {"channels.count": channels})
 

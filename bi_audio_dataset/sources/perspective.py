@@ -1,4 +1,4 @@
-"""A folder of perspective videos with ears already: binaural or stereo sound, straight to pairs."""
+"""A folder of perspective videos with ears already: binaural, stereo or mono sound, straight to pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bi_audio_dataset.sources.base import Recording, check_ears
 from bi_audio_dataset.splits import DEFAULT_FRACTIONS, split_of
 from bi_audio_dataset.unusable import Unusable
 
-SOUNDS = ("binaural", "stereo")
+SOUNDS = ("binaural", "stereo", "mono")
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class PerspectiveSource:
     """Ordinary videos of one folder (not its subfolders), each with two channels of sound in the file or in a
     sound file of the same name beside it. A recording's id is its file's name.
 
-    sound: "binaural" (recorded or rendered at two ears) or "stereo" (microphones or a mix); the rows say
-    which, since level and time differences of stereo are not those of a head. hfov_deg: the lens, if known.
+    sound: "binaural" (recorded or rendered at two ears), "stereo" (microphones or a mix) or "mono" (the mean
+    of one channel or two is both ears); the rows say which, since level and time differences of stereo are
+    not those of a head, and mono has none. hfov_deg: the lens, if known.
     """
 
     folder: Path
@@ -56,7 +57,7 @@ class PerspectiveSource:
     def fetch(self, recording_id: str, workdir: Path) -> Recording:
         """Point to the files, checked by `pair`."""
         video = checks.one_video(self.folder, recording_id)
-        audio = pair(video)
+        audio = pair(video, mono=self.sound == "mono")
         return Recording(
             recording_id,
             video,
@@ -69,11 +70,11 @@ class PerspectiveSource:
         )
 
 
-def pair(video: Path, audio: Path | None = None) -> Path:
+def pair(video: Path, audio: Path | None = None, mono: bool = False) -> Path:
     """The sound of a pair; by default the file beside the video, or the video itself.
 
-    Unusable unless the files are a film of one eye, no panorama, and two channels; UserError for files that
-    cannot be read.
+    Unusable unless the files are a film of one eye, no panorama, and two channels (mono: one or two);
+    UserError for files that cannot be read.
     """
     picture = media.probe(video)
     if picture.projection not in ("", "rectilinear"):
@@ -84,7 +85,7 @@ def pair(video: Path, audio: Path | None = None) -> Path:
         raise Unusable({"stereo_360": why})
     audio = checks.sound_of(video, picture) if audio is None else audio
     sound = checks.check_sound(audio)
-    check_ears(sound.channels, f"'{audio.name}'")
+    check_ears(sound.channels, f"'{audio.name}'", mono)
     return audio
 
 

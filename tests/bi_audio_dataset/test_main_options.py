@@ -1,17 +1,19 @@
 """Options of the command line that change what is built."""
 
+import io
 import json
 
 import cv2
 import numpy as np
 import pytest
+import soundfile
 from fake_source import scene, ticks
 from test_main import one_line
 
 from bi_audio_dataset import manifest, media
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.hrtf import spherical_head
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, ClipRecord
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, MONO_EARS, ClipRecord
 from bi_audio_dataset.shards import read_rows, write_rows
 
 
@@ -121,6 +123,7 @@ def test_sprites_without_pictures_are_refused(tmp_path, capsys):
 
 def with_two_ears(folder, name="walk"):
     """A perspective film whose left ear is twice as loud."""
+    folder.mkdir(exist_ok=True)
     frames, _ = scene(20.0, 1.0)
     media.write_video(folder / f"{name}.mp4", frames[:, :, 20:148], fps=25, crf=10, preset="ultrafast")
     sound = ticks(AUDIO_RATE_HZ, 0)
@@ -136,6 +139,21 @@ def test_perspective_films_go_straight_to_pairs(tmp_path):
     assert (row["width"], row["height"]) == (116, 72)  # 128 x 80 inside 128 x 72
     assert set(row["camera"]["yaw_deg"]) == {0.0}
     assert main(["validate", str(tmp_path / "set")]) == 0
+
+
+def test_mono_films_with_a_file_of_captions_become_a_dataset(tmp_path):
+    """The road of ordinary video (VGGSound and its like) into mixed training, as docs/training.md has it."""
+    with_two_ears(tmp_path / "films", "dog")
+    output, caption = str(tmp_path / "set"), "Visible sound: a dog barking, Invisible sound: none"
+    (tmp_path / "captions.jsonl").write_text(json.dumps({"id": "dog", "caption": caption}) + "\n")
+    command = ["build", str(tmp_path / "films"), "--source", "perspective", "--sound", "mono", "--review"]
+    assert main([*command, "--clip-s", "1", "--size", "64x36", "--output", output]) == 0
+    assert main(["caption", output, "--from", str(tmp_path / "captions.jsonl")]) == 0
+    assert main(["finalize", output]) == 0
+    row = first_row(tmp_path / "set")
+    assert (row["hrir_set"], row["caption"]) == (MONO_EARS, caption)
+    ears = soundfile.read(io.BytesIO(row["audio"]["bytes"]))[0].T
+    np.testing.assert_array_equal(ears[0], ears[1])
 
 
 def test_views_size_and_denoiser(films, tmp_path):

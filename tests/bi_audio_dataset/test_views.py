@@ -14,7 +14,7 @@ from bi_audio_dataset import media
 from bi_audio_dataset.clip import ClipMaker, Unusable
 from bi_audio_dataset.filters import SelectionConfig
 from bi_audio_dataset.picture import PictureProbe
-from bi_audio_dataset.schema import AUDIO_RATE_HZ, UserError, validate_row
+from bi_audio_dataset.schema import AUDIO_RATE_HZ, MONO_EARS, UserError, validate_row
 from bi_audio_dataset.sound import window_starts
 from bi_audio_dataset.sources.base import Recording
 from bi_audio_dataset.views import film_size, render_views, sampled
@@ -168,6 +168,18 @@ def test_a_pair_keeps_its_own_picture_and_ears(maker_of, tmp_path):
     np.testing.assert_allclose(heard, gain * ears, atol=2e-4)
     assert validate_row(record.to_row()) == []
     assert made.clips[0]["hfov_known"] is True and "planar.z_under_db" not in made.clips[0]["measures"]
+
+
+def test_a_declared_mono_film_is_kept_with_equal_ears(maker_of, tmp_path):
+    mono = ticks(round(0.8 * AUDIO_RATE_HZ), 3)
+    film = dataclasses.replace(pair_of(tmp_path, mono[None]), ears=MONO_EARS)
+    made = maker_of(selection=SelectionConfig()).make(film, "films", "train")
+    (record,) = made.records  # though there is no cue at all in it
+    assert (record.hrir_set, record.hrir_symmetric, record.filters.lr_difference) == (MONO_EARS, True, 0.0)
+    heard = soundfile.read(io.BytesIO(record.audio))[0].T
+    np.testing.assert_array_equal(heard[0], heard[1])
+    np.testing.assert_allclose(heard[0], 10 ** (record.filters.level_gain_db / 20) * mono, atol=2e-4)
+    assert validate_row(record.to_row()) == []
 
 
 def test_a_pair_of_equal_ears_is_dropped_and_mono_refused(maker_of, tmp_path):

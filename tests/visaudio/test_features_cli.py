@@ -49,6 +49,13 @@ def test_a_model_folder_extracts_what_its_training_takes(model, tmp_path, fake_b
     assert data.made_from["sequence"] == to_dict(parts.preset.sequence)
 
 
+def test_mono_gives_both_ears_one_sound(model, tmp_path, fake_biaudio):
+    for name, more in (("two", ()), ("one", ("--mono",))):
+        assert main(command(model, tmp_path / name, fake_biaudio, *more)) == 0
+        left, right = FeatureDataset(tmp_path / name).tensor(0, "latents")
+        assert torch.equal(left, right) is (name == "one")
+
+
 def test_parts_come_from_other_files_and_models(model, tmp_path):
     other = hub.save_pretrained(tmp_path / "other", micro_components(seed=1))
     mixed = load(str(model), weights={"clip": str(other / "clip.safetensors"), "codec": str(other)})

@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         help="take a part (codec, clip, synchformer, spatial) from another file, or from another model's "
         "folder; may be repeated",
     )
+    add("--mono", action="store_true", help="both ears get the mean of the sound's channels")
     add("--splits", metavar="a,b", help="rows of these splits alone (default: all)")
     add("--batch-size", type=positive_int, default=8, help="clips encoded at once (default: 8)")
     add("--workers", type=_count, default=2, help="decoding processes beside each process (default: 2)")
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()  # on a CPU: half the time of a batch of clips
     processes(timeout=START_TIMEOUT)
     parts = load(options.preset, options.config, dict(options.weights))
-    parts.bf16 = use_bf16(options.precision)
+    parts.bf16, parts.mono = use_bf16(options.precision), options.mono
     done = extract_features(
         options.dataset,
         options.output,

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     from visaudio.training.full_run import plan
     from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
+    from visaudio.training.push import check_wanted
     from visaudio.training.recipe import load_train_config
 
     keep_freed_memory()
@@ -87,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
     stages.check(chosen, options.adopt)
     unfinished = [stage.name for stage in chosen if not stages.finished(stage.name)]
     check_dataset(config, unfinished)
+    if not options.dry_run:
+        check_wanted(config.hub, [stage.name for stage in chosen])
     if not options.dry_run and int(os.environ.get("LOCAL_RANK", "0")) == 0:  # once on each machine
         check_weights(config, unfinished)
     set_threads(config.threads)

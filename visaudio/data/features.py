@@ -191,6 +191,8 @@ def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
         before = there.get("sequence", {}).get(name)
         if before != value:
             found.append(f"another {name} ({before}, now {value})")
+    if there.get("mono") != now.get("mono"):
+        found.append("sound that was mono" if there.get("mono") else "sound that was not taken as mono")
     if there.get("bf16") != now["bf16"]:
         found.append("another precision")
     return ", ".join(found) or "something else"

@@ -36,13 +36,16 @@ class SpatialEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Decoder:
-    """A row's media as the parts take them. sizes: name -> (pixels, resize mode) of square pictures."""
+    """A row's media as the parts take them. sizes: name -> (pixels, resize mode) of square pictures. mono:
+    both ears get the mean of the sound's channels.
+    """
 
     sequence: SequenceConfig
     latent_hop: int
     clip: tuple[int, str]
     sync: tuple[int, str]
     spatial: tuple[int, str] | None = None
+    mono: bool = False
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
         """clip, spatial (Tc, 3, H, W) and sync (T, 3, H, W) uint8; audio (2, S) float32, whole tokens."""
@@ -54,6 +57,8 @@ class Decoder:
         clip = read_clip(row, times_s=times, sample_rate=sequence.sample_rate)
         fine, coarse = clip.frames[: len(sync_times)], clip.frames[len(sync_times) :]
         audio = fit_samples(clip.audio[:, : sequence.num_samples], sequence.num_frames * self.latent_hop)
+        if self.mono:
+            audio = audio.mean(axis=0, keepdims=True).repeat(2, axis=0)
         out = {"sync": prepare_frames(fine, *self.sync), "clip": prepare_frames(coarse, *self.clip)}
         if self.spatial is not None:
             out["spatial"] = prepare_frames(coarse, *self.spatial)
@@ -65,7 +70,7 @@ class Parts:
     """The frozen parts and the lengths they work at.
 
     bf16: the picture towers run in bfloat16, in half the time; what they give is stored in 16 bits anyway.
-    spatial: whose grid, if it is there, takes the place of CLIP's.
+    spatial: whose grid, if it is there, takes the place of CLIP's. mono: as in Decoder.
     """
 
     codec: Codec
@@ -74,6 +79,7 @@ class Parts:
     sequence: SequenceConfig
     bf16: bool = False
     spatial: SpatialEncoder | None = None
+    mono: bool = False
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -92,7 +98,8 @@ class Parts:
             return part.image_size, part.config.resize
 
         spatial = None if self.spatial is None else size(self.spatial)
-        return Decoder(self.sequence, self.codec.latent_hop, size(self.clip), size(self.synchformer), spatial)
+        sizes = (size(self.clip), size(self.synchformer), spatial)
+        return Decoder(self.sequence, self.codec.latent_hop, *sizes, self.mono)
 
     @torch.inference_mode()
     def encode_batch(self, clips: Mapping[str, Tensor], captions: Sequence[str]) -> dict[str, Tensor]:
@@ -135,7 +142,8 @@ class Parts:
     def made_from(self) -> dict[str, Any]:
         """What names these parts: features of other parts, lengths or rates are not taken for theirs."""
         weights = {name: digest(module) for name, module in self.modules.items()}
-        return {"sequence": asdict(self.sequence), "weights": weights, "bf16": self.bf16}
+        mono = {"mono": True} if self.mono else {}
+        return {"sequence": asdict(self.sequence), "weights": weights, "bf16": self.bf16, **mono}
 
 
 def digest(module: nn.Module) -> str:

@@ -23,8 +23,10 @@ from torch import Tensor
 from bi_audio_dataset.schema import UserError
 from visaudio.flow import timesteps_from_normal
 from visaudio.model.conditions import Conditions
+from visaudio.training.coupling import Coupling
 
 CONDITION_NAMES = ("clip", "sync", "spatial", "text", "hfov")
+SPACE = ("spatial", "hfov")  # what says where things are
 
 
 class Samples(Protocol):
@@ -35,7 +37,9 @@ class Samples(Protocol):
     latents stay as they are (swapping the ears is this module's work).
 
     A set may have `hrir_symmetric`, a bool for each sample: where False, one ear is not the other's mirror
-    image (a measured head), and the sample is never mirrored.
+    image (a measured head), and the sample is never mirrored. It may have `mono`, likewise: where True, both
+    ears are one sound, and spatial condition and lens count as absent; and `positions(seed)` in place of
+    `Positions` (mixture.py).
     """
 
     ids: Sequence[str]
@@ -166,7 +170,8 @@ class BatchStream:
     process ``rank`` takes an equal share of them. While the network works, ``workers`` threads prepare the
     next ``prefetch`` shares (reading, converting and drawing noise leave Python's lock to the others); what
     a share holds depends on neither. pin: into memory for an accelerator. waited_s: seconds that `get` has
-    waited for a share that was not ready.
+    waited for a share that was not ready. coupling: which noise goes with which clip, if not each with its
+    own.
     """
 
     def __init__(
@@ -184,6 +189,7 @@ class BatchStream:
         workers: int = 1,
         prefetch: int = 1,
         pin: bool = False,
+        coupling: Coupling | None = None,
     ):
         if batch_size % (world * accumulation):
             raise UserError(
@@ -195,9 +201,14 @@ class BatchStream:
         self.t_mean, self.t_scale = t_mean, t_scale
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.share = batch_size // (world * accumulation)
+        self.coupling = coupling
+        if coupling is not None:
+            coupling.check(self.share)
         self.prefetch, self.pin, self.waited_s = max(1, prefetch), pin, 0.0
-        self._positions = Positions(len(samples.ids), seed)
+        positions = getattr(samples, "positions", None)
+        self._positions = positions(seed) if positions else Positions(len(samples.ids), seed)
         self._symmetric = getattr(samples, "hrir_symmetric", None) or [True] * len(samples.ids)
+        self._mono = getattr(samples, "mono", None) or [False] * len(samples.ids)
         self._latent_shape = tuple(samples.get(0, mirror=False)["latents"].shape)  # one length in a set
         self._workers = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="loader")
         self._ahead: deque[tuple[int, Future[Batch]]] = deque()  # (running number of the share, the share)
@@ -239,12 +250,17 @@ class BatchStream:
             sample_id = self.samples.ids[index]
             one = draw(self.seed, epoch, sample_id, self._latent_shape, self.dropout, self.mirror_probability)
             one = replace(one, mirror=one.mirror and self._symmetric[index])
+            if self._mono[index]:
+                one = replace(one, dropped={**one.dropped, **dict.fromkeys(SPACE, True)})
             row = self.samples.get(index, mirror=one.mirror)
             rows.append(row)
             draws.append(one)
-        return collate(
+        batch = collate(
             [self.samples.ids[index] for _, index in chosen], rows, draws, self.t_mean, self.t_scale
         )
+        if self.coupling is None:
+            return batch
+        return replace(batch, noise=self.coupling(batch.noise, batch.latents))
 
 
 class WaitShare:

@@ -30,11 +30,12 @@ def check_config(config: TrainConfig) -> None:
 
 
 def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
-    """Raise UserError where one of the unfinished stages reads data.path, and no dataset can be there."""
-    if config.data.path is not None and set(READS_DATASET) & set(unfinished):
+    """Raise UserError where one of the unfinished stages reads a dataset, and none can be there."""
+    if set(READS_DATASET) & set(unfinished):
         from visaudio.data.dataset import check_location
 
-        check_location(config.data.path)
+        for path in config.paths:
+            check_location(path)
 
 
 def check_weights(config: TrainConfig, unfinished: Iterable[str]) -> None:

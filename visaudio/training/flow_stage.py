@@ -3,6 +3,7 @@
 Legend: C clips, 2 ears (0 = left), F codec frames, N tokens, D dimensions of a token.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from visaudio.model.conditions import Conditions
 from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig, from_tokens, to_tokens
 from visaudio.training.batches import Samples
+from visaudio.training.best import BestWeights, KeepBest, load_best
 from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
 from visaudio.training.feature_checks import check_features
@@ -33,11 +35,25 @@ from visaudio.training.validation import FlowValidation, ValidationConfig
 STATS_CLIPS = 512  # clips that the latent statistics are taken from
 
 
+EXPORTS = ("average", "best")
+
+
 @dataclass(frozen=True)
 class FlowStageConfig:
+    """export: which weights a model gets. "average" is the post-hoc average of the configured width at the
+    newest checkpoint, "best" the average of the validation that was best by validation.best_metric.
+    """
+
     loop: FlowLoopConfig = field(default_factory=FlowLoopConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    export: str = "average"
+
+    def __post_init__(self) -> None:
+        if self.export not in EXPORTS:
+            raise UserError(f"export is {self.export!r}, expected one of {', '.join(EXPORTS)}")
+        if self.export == "best" and not self.loop.validate_every:
+            raise UserError("export is 'best', which validation chooses; set loop.validate_every above 0")
 
 
 class TokenSamples:
@@ -45,7 +61,8 @@ class TokenSamples:
 
     def __init__(self, samples: Samples, frames_per_token: int):
         self.ids = list(samples.ids)
-        self.hrir_symmetric = getattr(samples, "hrir_symmetric", None)
+        for name in ("hrir_symmetric", "mono", "positions", "terms"):
+            setattr(self, name, getattr(samples, name, None))
         self._samples, self._frames_per_token = samples, frames_per_token
 
     def get(self, index: int, mirror: bool) -> Mapping[str, Any]:
@@ -57,14 +74,17 @@ class TokenSamples:
 def latent_stats(samples: Samples) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, standard deviation and that of (left - right) / sqrt 2 per token dimension, (D,) each.
 
-    Over both ears of evenly spaced clips.
+    Over both ears of evenly spaced clips, without those that are declared mono where there are others: their
+    ears do not differ, and the network's are to.
 
     A dimension that hardly moves keeps a deviation of at least 1 % of the largest, lest it be blown up.
     """
     count = len(samples.ids)
     if count == 0:
         raise UserError("the training set holds no samples; build the data and extract features first")
-    chosen = range(0, count, max(1, count // STATS_CLIPS))
+    mono = getattr(samples, "mono", None) or [False] * count
+    there = [index for index in range(count) if not mono[index]] or range(count)
+    chosen = there[:: max(1, len(there) // STATS_CLIPS)]
     total, square, apart, number = 0.0, 0.0, 0.0, 0
     for index in chosen:
         ears = samples.get(index, mirror=False)["latents"].double()
@@ -128,6 +148,8 @@ def train_flow(
     for encoded in (features, held_out):
         check_features(encoded, sequence, network_config)
     samples = TokenSamples(features, sequence.frames_per_token)
+    if config.export == "best" and (held_out is None or not len(held_out.ids)):
+        raise UserError("flow.export is 'best', but the data have no validation split to choose by")
     network = new_network(network_config, samples, clip, seed, init_from, output, config.lora)
     validate = None
     if held_out is not None and len(held_out.ids):
@@ -135,7 +157,7 @@ def train_flow(
         if codec is not None:
             sampler = generate_sampler(codec, sequence, config.validation)
             decoder = token_decoder(codec, sequence)
-        validate = FlowValidation(
+        validation = FlowValidation(
             TokenSamples(held_out, sequence.frames_per_token),
             config.validation,
             seed,
@@ -143,6 +165,9 @@ def train_flow(
             decoder,
             sequence.sample_rate,
         )
+        metric = config.validation.best_metric
+        best = BestWeights(output / "best", metric, config.validation.metrics[metric])
+        validate = KeepBest(validation, best)
     trained, parameters = trained_share(network)
     share = "" if trained == parameters else f", of which {trained / 1e6:.1f} M are trained"
     say(f"flow: network of {parameters / 1e6:.1f} M parameters{share}")
@@ -180,17 +205,47 @@ def generate_sampler(codec: Codec, sequence: SequenceConfig, config: ValidationC
 def export_weights(
     network_config: NetworkConfig, config: FlowStageConfig, output: Path, sigma_rel: float | None = None
 ) -> dict[str, Tensor]:
-    """The averaged weights at the newest checkpoint below ``output``, of a finished or an unfinished run.
+    """The averaged weights that a model gets, of a finished or an unfinished run below ``output``: those of
+    the best validation, or (config.export) those at the newest checkpoint.
 
-    Also written to ``output/model.safetensors``. Raises UserError where there is no checkpoint.
+    Also written to ``output/model.safetensors``. Raises UserError where there are none.
     """
+    network = DualBranchNetwork(network_config)
+    if config.lora.on:
+        add_adapters(network, config.lora, adapters_of(output), output)
+    if config.export == "best":
+        weights, _ = load_best(output / "best")
+    else:
+        weights = _newest_average(network, config, output, sigma_rel)
+    if config.lora.on:
+        network.load_state_dict(weights)
+        weights = merged_state(network)
+    save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
+    return weights
+
+
+def weights_summary(config: FlowStageConfig, output: Path) -> dict[str, Any]:
+    """What a model card says of the exported weights: at which step, and how they were averaged or chosen."""
+    if config.export == "best":
+        _, record = load_best(output / "best")
+        value = record.figures[record.metric]
+        return {
+            "flow steps": record.step,
+            "weights": f"of the best validation, {record.metric} {value:.4g} at step {record.step}",
+            "EMA relative width": config.loop.ema.sigma_rels[0],
+        }
+    state = json.loads((list_checkpoints(output / "checkpoints")[-1] / "state.json").read_text())
+    return {"flow steps": state["step"], "EMA relative width": config.loop.ema.output_sigma_rel}
+
+
+def _newest_average(
+    network: DualBranchNetwork, config: FlowStageConfig, output: Path, sigma_rel: float | None
+) -> dict[str, Tensor]:
+    """The average of the given width at the newest checkpoint; adapters stand beside what they adapt."""
     found = list_checkpoints(output / "checkpoints")
     if not found:
         raise UserError(f"no checkpoint in {output / 'checkpoints'}: train the flow stage first")
     checkpoint = load_checkpoint(found[-1])
-    network = DualBranchNetwork(network_config)
-    if config.lora.on:
-        add_adapters(network, config.lora, adapters_of(output), output)
     network.load_state_dict(checkpoint.network)
     with tempfile.TemporaryDirectory(prefix="visaudio-ema-") as scratch:
         # A copy, because the average at this checkpoint is added and a resumed run must not find it.
@@ -200,9 +255,4 @@ def export_weights(
         ema.load_state_dict(checkpoint.ema)
         ema.forget_after(checkpoint.state["step"])
         ema.snapshot()
-        weights = ema.synthesize(sigma_rel)
-    if config.lora.on:
-        network.load_state_dict(weights)
-        weights = merged_state(network)
-    save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
-    return weights
+        return ema.synthesize(sigma_rel)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 
 from visaudio.config import to_dict
 from visaudio.model import warm_start
-from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
-from visaudio.training.flow_stage import export_weights, train_flow
+from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
 from visaudio.training.parts import load_parts, load_spatial, load_weights, published
-from visaudio.training.recipe import TrainConfig
+from visaudio.training.progress import say
+from visaudio.training.recipe import DataConfig, TrainConfig
+from visaudio.training.sources import dataset_name, describe, extractions, open_features
 from visaudio.training.stages import Plan, Stage
 
 STAGES = ("data", "codec", "clip", "synchformer", "features", "flow", "export")
@@ -45,7 +47,8 @@ class FullRun:
 
     @property
     def dataset(self) -> str:
-        return self.config.data.path or str(self.root / "data" / "bi_audio_synth")
+        """The one dataset; of several sources the first, which the pretraining stages read."""
+        return (self.config.paths or (str(self.root / "data" / "bi_audio_synth"),))[0]
 
     @property
     def device(self) -> str:
@@ -54,7 +57,7 @@ class FullRun:
     # --- the stages ---
 
     def data(self, folder: Path) -> bool:
-        if self.config.data.path is None:
+        if not self.config.paths:
             build_synthetic(
                 folder / "bi_audio_synth", self.config.data.clips, self.config.data.seed, self.workers
             )
@@ -96,7 +99,9 @@ class FullRun:
         parts = self.feature_parts()
         parts.bf16 = use_bf16("auto")
         neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        extract_features(self.dataset, folder, parts, workers=max(1, self.workers // neighbours))
+        for dataset, output, mono in extractions(self.config.sources, self.dataset, folder):
+            own = replace(parts, mono=mono)
+            extract_features(dataset, output, own, workers=max(1, self.workers // neighbours))
         return True
 
     def feature_parts(self) -> Any:
@@ -107,17 +112,10 @@ class FullRun:
         return Parts(*self.parts(), model.sequence, spatial=load_spatial(model))
 
     def flow(self, folder: Path) -> bool:
-        from visaudio.data.features import FeatureDataset
-        from visaudio.training.feature_checks import check_weights
-
         parts = self.feature_parts()
         codec, clip = parts.codec, parts.clip
-        features = self.root / "features"
-        training = FeatureDataset(features, "train")
-        check_weights(training, parts)
         result = train_flow(
-            training,
-            FeatureDataset(features, "validation"),
+            *open_features(self.config.sources, self.root / "features", parts),
             self.config.model.network,
             self.config.model.sequence,
             self.config.flow,
@@ -130,7 +128,7 @@ class FullRun:
         return result.finished
 
     def export(self, folder: Path) -> bool:
-        """Write the model folder, from a finished or an unfinished flow stage; half precision, as shipped."""
+        """Write the model folder, from a finished or an unfinished flow stage, in half precision; push it."""
         from visaudio import hub
 
         codec, clip, synchformer = self.parts()
@@ -145,6 +143,9 @@ class FullRun:
             spatial=load_spatial(self.config.model),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
+        if self.config.hub is not None:
+            hub_config = to_dict(self.config.hub)  # a failure leaves the folder; the same stage tries again
+            say(f"pushed: {hub.push_to_hub(self.model_folder, **hub_config)}")
         return True
 
     # --- what they share ---
@@ -156,7 +157,7 @@ class FullRun:
         entered = [f"{part} from {source}" for part, source in published(self.config.model).items()]
         if self.config.init_from is not None:
             entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
-        synthetic = self.summary()["data"].startswith("BiAudio-Synth")
+        synthetic = all(name.startswith("BiAudio-Synth") for name in self.summary()["data"].split("; "))
         return ModelInfo(
             licence=warm_start.LICENCE if self.config.init_from is not None else ModelInfo.licence,
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
@@ -171,15 +172,11 @@ class FullRun:
     def summary(self) -> dict[str, Any]:
         """For the model card: what it was trained on, for how long."""
         spent = {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/stage.json")}
-        state = json.loads(
-            (list_checkpoints(self.root / "flow" / "checkpoints")[-1] / "state.json").read_text()
-        )
-        loop = self.config.flow.loop
+        sources = self.config.sources
         return {
-            "data": dataset_name(self.dataset),
-            "flow steps": state["step"],
-            "clips per step": loop.batch_size,
-            "EMA relative width": loop.ema.output_sigma_rel,
+            "data": describe(sources) if sources else dataset_name(self.dataset),
+            **weights_summary(self.config.flow, self.root / "flow"),
+            "clips per step": self.config.flow.loop.batch_size,
             "minutes": {name: round(spent[name]["minutes"], 1) for name in STAGES if name in spent},
         }
 
@@ -206,17 +203,6 @@ class FullRun:
         return network.eval()
 
 
-def dataset_name(path: str) -> str:
-    """What a model card says it was trained on: "BiAudio-Synth, 1200 clips, seed 0"; never where it lay."""
-    try:
-        record = json.loads((Path(path) / "build.json").read_text())
-        source = record["source"]
-        unit = "clips" if source["name"] == "BiAudio-Synth" else "recordings"
-        return f"{source['name']}, {source['recordings']} {unit}, seed {record['config']['seed']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return Path(path).name
-
-
 def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     """Make, or go on making, the BiAudio-Synth set; the same as `python -m bi_audio_dataset synth`."""
     from bi_audio_dataset.build import build
@@ -239,14 +225,11 @@ def plan(config: TrainConfig) -> Plan:
     check_config(config)
     run = FullRun(config)
     model = to_dict(config.model)
-    data = (
-        {"path": config.data.path}
-        if config.data.path
-        else {"clips": config.data.clips, "seed": config.data.seed}
-    )
+    weights = {source.label: source.weight for source in config.sources}
     flow = to_dict(config.flow)
     flow["loop"].pop("steps")  # a run may be made longer
-    clips = config.data.clips
+    flow.pop("export")  # of the weights that are there anyway
+    clips = (DataConfig() if config.sources else config.data).clips  # of the estimates
 
     def stage(
         name: str, title: str, settings: Any, minutes: float, after: tuple[str, ...], **more: Any
@@ -272,9 +255,9 @@ def plan(config: TrainConfig) -> Plan:
         [
             stage(
                 "data",
-                config.data.path or f"BiAudio-Synth, {clips} clips",
-                data,
-                0 if config.data.path else BUILD_MIN_PER_CLIP * clips,
+                ", ".join(config.paths) or f"BiAudio-Synth, {clips} clips",
+                config.data_settings,
+                0 if config.paths else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
             *(pretraining(part, titles[part]) for part in trained),
@@ -298,6 +281,7 @@ def plan(config: TrainConfig) -> Plan:
                     "network": model["network"],
                     "seed": config.seed,
                     **({"init_from": config.init_from} if config.init_from else {}),
+                    **({"weights": weights} if weights else {}),
                 },
                 budget_min(config.flow.loop),
                 ("features",),

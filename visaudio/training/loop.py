@@ -23,6 +23,7 @@ from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training import processes
 from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, WaitShare, stream
 from visaudio.training.block_wrappers import check_compiler, wrap_blocks
+from visaudio.training.coupling import Coupling
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
 from visaudio.training.optimizer import check_optimizer, make_optimizer
@@ -40,8 +41,8 @@ class FlowLoopConfig:
     step over all processes and accumulation rounds. precision: 'bf16' is autocast with float32 weights;
     'auto' takes it where the hardware has it. activation_checkpointing: keep each block's inputs alone and
     compute the rest again for the backward pass. compile: the blocks, by torch.compile. loader_workers:
-    threads of each process that prepare batches, prefetch: batches ahead. trackers: of tensorboard, wandb
-    and trackio.
+    threads of each process that prepare batches, prefetch: batches ahead. ot_group: clips among which noise
+    is exchanged (coupling.py); 0 is off. trackers: of tensorboard, wandb and trackio.
     """
 
     steps: int = 20000
@@ -61,6 +62,7 @@ class FlowLoopConfig:
     mirror_probability: float = 0.5
     t_mean: float = 0.0
     t_scale: float = 1.0
+    ot_group: int = 0
     log_every: int = 20
     validate_every: int = 1000
     checkpoint_minutes: float = 10.0
@@ -76,6 +78,8 @@ class FlowLoopConfig:
         check_optimizer(self.optimizer)
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise UserError("steps, batch_size and accumulation must be at least 1")
+        if self.ot_group < 0 or self.ot_group == 1:
+            raise UserError(f"ot_group is {self.ot_group}; expected 0 (off), or 2 and more clips")
         if self.log_every < 1 or self.loader_workers < 1 or self.prefetch < 1:
             raise UserError("log_every, loader_workers and prefetch must be at least 1")
 
@@ -128,10 +132,12 @@ def train(
         workers=config.loader_workers,
         prefetch=config.prefetch,
         pin=accelerator.device.type == "cuda",
+        coupling=Coupling(config.ot_group, network) if config.ot_group else None,
     )
     network.to(accelerator.device).train()
     ema = TrackedEma(network, config.ema, folder / "ema")
-    run = RunState(config, seed, samples.ids, folder / "checkpoints")
+    terms = getattr(samples, "terms", None) or ()  # of a mixture
+    run = RunState(config, seed, [*samples.ids, *terms], folder / "checkpoints")
     run.resume(network, ema)
     wrap_blocks(network, config.activation_checkpointing, config.compile)
     optimizer = make_optimizer(

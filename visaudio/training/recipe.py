@@ -7,6 +7,7 @@ name only what differs. The defaults are the tiny preset on two CPU cores within
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import from_dict, read_layers
@@ -17,7 +18,9 @@ from visaudio.training.clip_stage import ClipStageConfig
 from visaudio.training.codec_stage import CodecStageConfig
 from visaudio.training.flow_stage import FlowStageConfig
 from visaudio.training.loop import FlowLoopConfig
+from visaudio.training.push import HubConfig
 from visaudio.training.schedule import ScheduleConfig
+from visaudio.training.sources import SourceConfig, check_sources
 from visaudio.training.synchformer_stage import SynchformerStageConfig
 
 
@@ -72,11 +75,12 @@ def _flow() -> FlowStageConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """preset names where the sizes in ``model`` start from. output: null is runs/<preset>. workers:
-    processes that decode and build; 0 is one per core. threads: of this process on a CPU; 0 is torch's
-    choice. sampling: the defaults that are stored with the model. duration of a training window:
-    model.sequence.duration_s. init_from: an MMAudio checkpoint that the network starts from, a file or
-    owner/name:path on the Hub.
+    """preset names where the sizes in ``model`` start from. data: one dataset, or a list of sources that are
+    trained on together; stages that train a frozen part then read the first of them. output: null is
+    runs/<preset>. workers: processes that decode and build; 0 is one per core. threads: of this process on a
+    CPU; 0 is torch's choice. sampling: the defaults that are stored with the model. duration of a training
+    window: model.sequence.duration_s. init_from: an MMAudio checkpoint that the network starts from, a file
+    or owner/name:path on the Hub. hub: where the export stage pushes the model, if anywhere.
     """
 
     preset: str = "tiny"
@@ -85,13 +89,14 @@ class TrainConfig:
     workers: int = 0
     threads: int = 0
     init_from: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig | tuple[SourceConfig, ...] = field(default_factory=DataConfig)
     model: Preset = field(default_factory=lambda: get_preset("tiny"))
     codec: CodecStageConfig = field(default_factory=_codec)
     clip: ClipStageConfig = field(default_factory=_clip)
     synchformer: SynchformerStageConfig = field(default_factory=_synchformer)
     flow: FlowStageConfig = field(default_factory=_flow)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    hub: HubConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("seed", "workers", "threads"):
@@ -99,6 +104,29 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}, expected at least 0")
         if self.seed >= 2**63:
             raise UserError(f"seed is {self.seed}, expected less than 2^63")
+        if isinstance(self.data, tuple):
+            check_sources(self.data)
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """The sources of a mixed training; empty where ``data`` is one dataset."""
+        return self.data if isinstance(self.data, tuple) else ()
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """What decides the clips. Weights of sources are not among it: features stay when they change."""
+        if isinstance(self.data, tuple):
+            return {source.label: {"path": source.path, "mono": source.mono} for source in self.data}
+        if self.data.path is not None:
+            return {"path": self.data.path}
+        return {"clips": self.data.clips, "seed": self.data.seed}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The datasets that are to be there: none where a BiAudio-Synth set is made."""
+        if isinstance(self.data, tuple):
+            return tuple(source.path for source in self.data)
+        return () if self.data.path is None else (self.data.path,)
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from foa_films import insert_box, panorama, signals, st3d, sv3d, write_film
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import MONO_EARS, UserError
 from bi_audio_dataset.sources.base import Source, read_sound
 from bi_audio_dataset.sources.perspective import PerspectiveSource
 
@@ -35,6 +35,24 @@ def test_stereo_says_so(tmp_path):
     source = PerspectiveSource(tmp_path, sound="stereo")
     assert source.fetch("a", tmp_path).ears == "recorded: stereo"
     assert source.settings["sound"] == "stereo"
+
+
+def test_mono_is_taken_where_it_is_declared(tmp_path):
+    """One channel, or the mean of two, is both ears; rows say so by the words that training reads."""
+    one, two = signals(1, 0.6, RATE), signals(2, 0.6, RATE, 5)
+    for name, sound in (("one", one), ("two", two)):
+        write_film(tmp_path / f"{name}.mp4", seconds=0.6, picture=VIEW)
+        media.write_audio(tmp_path / f"{name}.wav", sound, RATE)
+    write_film(tmp_path / "four.mp4", signals(4, 0.6, RATE), RATE, "aac", "4.0", picture=VIEW)
+    source = PerspectiveSource(tmp_path, sound="mono")
+    for name, expected in (("one", one[0]), ("two", two.mean(axis=0))):
+        recording = source.fetch(name, tmp_path)
+        assert recording.ears == MONO_EARS and recording.mono
+        ears = read_sound(recording, RATE)
+        np.testing.assert_array_equal(ears[0], ears[1])
+        np.testing.assert_allclose(ears[0], expected, atol=1e-4)  # 16 bits on disk
+    with pytest.raises(UserError, match="has 4 audio channels, expected 1 or 2 for mono"):
+        source.fetch("four", tmp_path)
 
 
 def test_real_films(shared_dir, tmp_path):
