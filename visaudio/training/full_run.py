@@ -12,7 +12,7 @@ from visaudio.model import warm_start
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.parts import load_parts, load_weights, published
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
 
@@ -91,26 +91,32 @@ class FullRun:
 
     def features(self, folder: Path) -> bool:
         from visaudio.data.features import extract_features
+        from visaudio.precision import use_bf16
 
-        codec, clip, synchformer = self.parts()
-        extract_features(
-            self.dataset,
-            folder,
-            codec=codec.to(self.device),
-            clip=clip.to(self.device),
-            synchformer=synchformer.to(self.device),
-            sequence=self.config.model.sequence,
-            workers=self.workers,
-        )
+        parts = self.feature_parts()
+        parts.bf16 = use_bf16("auto")
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        extract_features(self.dataset, folder, parts, workers=max(1, self.workers // neighbours))
         return True
+
+    def feature_parts(self) -> Any:
+        """The frozen parts that features are made with."""
+        from visaudio.data.parts import Parts
+
+        model = self.config.model
+        return Parts(*self.parts(), model.sequence, spatial=load_spatial(model))
 
     def flow(self, folder: Path) -> bool:
         from visaudio.data.features import FeatureDataset
+        from visaudio.training.feature_checks import check_weights
 
-        codec, clip, _ = self.parts()
+        parts = self.feature_parts()
+        codec, clip = parts.codec, parts.clip
         features = self.root / "features"
+        training = FeatureDataset(features, "train")
+        check_weights(training, parts)
         result = train_flow(
-            FeatureDataset(features, "train"),
+            training,
             FeatureDataset(features, "validation"),
             self.config.model.network,
             self.config.model.sequence,
@@ -136,6 +142,7 @@ class FullRun:
             self.network(),
             sampling=self.config.sampling,
             info=self.info(),
+            spatial=load_spatial(self.config.model),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
         return True
@@ -274,9 +281,14 @@ def plan(config: TrainConfig) -> Plan:
             stage(
                 "features",
                 "every clip through the three frozen parts",
-                {"sequence": model["sequence"], **({"published": there} if there else {})},
+                {
+                    "sequence": model["sequence"],
+                    **({"published": there} if there else {}),
+                    **({"spatial": model["spatial"]} if model["spatial"] else {}),
+                },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
+                parallel=True,
             ),
             stage(
                 "flow",
