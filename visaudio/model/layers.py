@@ -37,21 +37,39 @@ def flat_kernel(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.transpose(1, 2).flatten(1)
 
 
-class ChannelLastConv1d(nn.Module):
-    """Same-length convolution over the tokens of (B, N, D); odd kernel."""
+class ChannelLastConv1d(nn.Conv1d):
+    """Same-length convolution over the tokens of (B, N, D); odd kernel.
 
-    def __init__(self, in_dim: int, out_dim: int, kernel_size: int, bias: bool = True) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd to keep the length, got {kernel_size}")
-        self.kernel_size = kernel_size
-        self.weight = nn.Parameter(torch.empty(out_dim, in_dim, kernel_size))
-        bound = 1 / math.sqrt(in_dim * kernel_size)
+    A torch convolution in its weights and its arguments, so that adapters (training/lora.py) know it.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] | None = None,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        (size,) = kernel_size if isinstance(kernel_size, tuple) else (kernel_size,)
+        if size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, got {size}")
+        kept = {"stride": (stride, 1), "padding": (padding, size // 2), "groups": (groups, 1)}
+        for name, (given, only) in kept.items():
+            if given not in (None, only, (only,)):
+                raise ValueError(f"{name} must be {only} to keep the length, got {given}")
+        super().__init__(in_dim, out_dim, size, padding=size // 2, bias=bias)
+
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(self.in_channels * self.kernel_size[0])
         nn.init.uniform_(self.weight, -bound, bound)
-        self.bias = nn.Parameter(torch.zeros(out_dim)) if bias else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(neighbours(x, self.kernel_size), flat_kernel(self.weight), self.bias)
+        return F.linear(neighbours(x, self.kernel_size[0]), flat_kernel(self.weight), self.bias)
 
 
 def _layer(in_dim: int, out_dim: int, kernel_size: int) -> nn.Module:
@@ -75,6 +93,9 @@ class GatedMLP(nn.Module):
         self.w3 = _layer(dim, inner, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not all(isinstance(layer, (nn.Linear, ChannelLastConv1d)) for layer in (self.w1, self.w3)):
+            # wrapped, by an adapter
+            return self.w2(F.silu(self.w1(x)) * self.w3(x))
         around = neighbours(x, self.kernel_size)  # gathered once for both products
         gate = F.linear(around, flat_kernel(self.w1.weight))
         return self.w2(F.silu(gate) * F.linear(around, flat_kernel(self.w3.weight)))
@@ -99,30 +120,32 @@ class SelfAttention(nn.Module):
         self.q_norm = nn.RMSNorm(head_dim)
         self.k_norm = nn.RMSNorm(head_dim)
 
-    def forward(
-        self, x: Tensor, rot: Rotation | None, queries: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, rot: Rotation | None, queries: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> queries, keys, values (B, H, N, D / H), rotated where rot is given.
 
         queries=False: those of no token, (B, H, 0, D / H), where nobody would look at their answers. Every
         parameter then still has a gradient, which wrappers for several processes rely on.
         """
-        weight, bias = self._rows(self.qkv.weight), self._rows(self.qkv.bias)
-        if queries:
-            qkv = F.linear(x, weight, bias)
-            q, k, v = rearrange(qkv, "b n (j h d) -> j b h n d", j=3, h=self.num_heads).unbind(0)
-        else:
-            dim = self.qkv.in_features
-            q = F.linear(x[:, :0], weight[:dim], bias[:dim])
-            q = rearrange(q, "b n (h d) -> b h n d", h=self.num_heads)
-            kv = F.linear(x, weight[dim:], bias[dim:])
-            k, v = rearrange(kv, "b n (j h d) -> j b h n d", j=2, h=self.num_heads).unbind(0)
+        projected = self._project(x, queries)
+        q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.num_heads) for part in projected)
         q = _rms_norm(q, _evens_then_odds(self.q_norm.weight))
         k = _rms_norm(k, _evens_then_odds(self.k_norm.weight))
         if rot is not None:
             rot = Rotation(rot.cos.to(q.dtype), rot.sin.to(q.dtype))
             q, k = rotate(q, rot) if queries else q, rotate(k, rot)
         return q, k, v
+
+    def _project(self, x: Tensor, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, N, D) with its dimensions in the order of `_rows`."""
+        dim = x.shape[-1]
+        if not isinstance(self.qkv, nn.Linear):  # wrapped, by an adapter
+            q, k, v = self._rows(self.qkv(x).movedim(-1, 0)).movedim(0, -1).chunk(3, dim=-1)
+            return q if queries else q[:, :0], k, v
+        weight, bias = self._rows(self.qkv.weight), self._rows(self.qkv.bias)
+        if queries:
+            return F.linear(x, weight, bias).chunk(3, dim=-1)
+        k, v = F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+        return F.linear(x[:, :0], weight[:dim], bias[:dim]), k, v
 
     def _rows(self, of_qkv: Tensor) -> Tensor:
         """Rows of `qkv`'s weight or bias in the order that the head of the class names."""
