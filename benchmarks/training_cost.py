@@ -141,7 +141,9 @@ def checks(name: str, figures: dict[str, Any], most_gb: float) -> list[dict[str,
         command = [sys.executable, str(HERE / "training_cost.py"), "--child", name, "--child-batch", batch]
         # glibc would keep freed blocks of up to 32 MB, between which new ones do not fit
         kept_small = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
-        child = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=kept_small)
+        child = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, env=kept_small
+        )
         if child.returncode:
             raise UserError(f"{name}, batch {batch}: {(child.stderr.strip() or 'killed')[-300:]}")
         real = json.loads(child.stdout)

@@ -31,6 +31,7 @@ from visaudio.data.feature_store import FeatureDataset, finish, shard_path, writ
 from visaudio.evaluation import tables
 from visaudio.presets import PRESETS, Preset, load_preset
 from visaudio.training import step_profile
+from visaudio.training.ema import EmaConfig
 from visaudio.training.flow_stage import TokenSamples, new_network
 from visaudio.training.loop import FlowLoopConfig, train
 from visaudio.training.measured import largest_shares
@@ -162,6 +163,7 @@ def measure_loop(
             loader_workers=options.loader_workers,
             validate_every=0,
             checkpoint_minutes=1e9,
+            ema=EmaConfig(snapshots=1),  # as rare in a few steps as twenty are in a run of thousands
         )
         train(new_network(preset.network, samples, None, 0), samples, config, folder)
 

@@ -75,8 +75,8 @@ def memory_table(figures: dict[str, Any], batches: Sequence[int]) -> str:
         "backward pass in bf16 autocast, the weights' 16-bit copies among them, with the operations of a GPU "
         "(flash attention), followed on fake tensors; after the stroke with activation checkpointing of "
         "every joint, branch and inter-ear block, to which the backward pass adds one block's own at a time. "
-        "The last columns: how many clips of 8 s of one step fit into the card's memory by these figures, with "
-        "AdamW, without what CUDA, the allocator and the backward pass's temporaries take.\n\n"
+        "The last columns: how many clips of 8 s of one step fit into the card's memory by these figures, "
+        "with AdamW, without what CUDA, the allocator and the backward pass's temporaries take.\n\n"
     ) + tables.table(head, rows)
 
 
@@ -106,8 +106,8 @@ def hours_table(figures: dict[str, Any]) -> str:
         f"{recipe.batch_size} clips of 8 s, both ears. Counted by torch's FlopCounterMode on the meta device "
         "(matrix products and attention; a multiply-add is two). Speed and hours assume that "
         f"{mfu:.0%} of the peak is reached (MFU), the peak being the data sheets' dense bf16 {assumed}, and "
-        "that the loader keeps up; validation and the extraction of features are not in it. After the stroke, "
-        "with activation checkpointing, whose repeated operations take their time too. The two cards compute "
+        "that the loader keeps up; validation and the extraction of features are not in it. After the "
+        "stroke, with activation checkpointing, whose repeated operations take their time too. The two cards compute "
         "alike; the H200 holds more clips.\n\n"
     ) + tables.table(head, rows)
 

@@ -7,13 +7,11 @@ device. What a step keeps in memory: kept_memory.py.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from visaudio import flow
@@ -22,6 +20,7 @@ from visaudio.model import rope, timing
 from visaudio.model.conditions import MODALITIES, Conditions
 from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig
+from visaudio.training.block_wrappers import wrap_blocks
 from visaudio.training.optimizer import hidden_matrices
 
 FLOAT = 4  # bytes of float32: weights, gradients, the optimizer's state and the averages are kept in it
@@ -128,16 +127,6 @@ def step_loss(network: DualBranchNetwork, data: Tensor, t: Tensor, conditions: C
     return flow.flow_matching_loss(velocity.float(), flow.velocity_target(noise, x_1)).mean()
 
 
-def checkpoint_blocks(network: DualBranchNetwork) -> DualBranchNetwork:
-    """Activation checkpointing: each block keeps its input alone and runs again in the backward pass."""
-    branches = [block for branch in network.branches for block in branch]
-    for block in (*network.joint_blocks, *branches, *network.inter_ear):
-        block.forward = functools.partial(
-            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-        )
-    return network
-
-
 @contextlib.contextmanager
 def fresh_tables() -> Iterator[None]:
     """The network's kept tables, without those made before: fake and real ones must not meet."""
@@ -166,8 +155,7 @@ def count_flops(config: NetworkConfig, sequence: SequenceConfig, checkpointed: b
     """Counted by torch's FlopCounterMode (matrix products, attention) on the meta device, one sample."""
     with fresh_tables():
         network = network_on("meta", config)
-        if checkpointed:
-            checkpoint_blocks(network)
+        wrap_blocks(network, checkpointed, compiled=False)
         counter = FlopCounterMode(display=False)
         with counter:
             loss = step_loss(network, *example_batch(config, sequence, 1, "meta"))

@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from visaudio import attention as attention_module
 from visaudio.model.network import NetworkConfig
 from visaudio.sequence import SequenceConfig
-from visaudio.training.cost import checkpoint_blocks, example_batch, fresh_tables, network_on, step_loss
+from visaudio.training.block_wrappers import wrap_blocks
+from visaudio.training.cost import example_batch, fresh_tables, network_on, step_loss
 
 
 class LiveBytes(TorchDispatchMode):
@@ -82,8 +83,7 @@ def kept_bytes(
     """
     with FakeTensorMode(), fresh_tables(), flash_attention(device == "cuda"):
         network = network_on(device, config)
-        if checkpointed:
-            checkpoint_blocks(network)
+        wrap_blocks(network, checkpointed, compiled=False)
         data, t, conditions = example_batch(config, sequence, batch, device)
         with LiveBytes(network) as live:
             with autocast(device, bf16):

@@ -22,7 +22,8 @@ from visaudio.guidance import guided
 from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig
 from visaudio.solver import solve, time_grid
-from visaudio.training.cost import checkpoint_blocks, count_flops, example_batch, step_loss
+from visaudio.training.block_wrappers import wrap_blocks
+from visaudio.training.cost import count_flops, example_batch, step_loss
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.optimizer import make_optimizer
 
@@ -86,8 +87,7 @@ def training_step(
     torch.manual_seed(0)
     network = DualBranchNetwork(config).to(device).train()
     averages = TrackedEma(network, EmaConfig(), folder)
-    if checkpointed:
-        checkpoint_blocks(network)
+    wrap_blocks(network, checkpointed, compiled=False)
     update = make_optimizer(network, optimizer, 1e-4, (0.9, 0.95), 1e-6)
     data, t, conditions = example_batch(config, sequence, batch, device)
 

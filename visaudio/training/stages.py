@@ -30,6 +30,12 @@ FREE_KEYS = {
     "log_every",
     "workers",
     "validation",
+    "accumulation",  # batch_size is what counts
+    "activation_checkpointing",
+    "compile",
+    "loader_workers",
+    "prefetch",
+    "trackers",
 }
 
 
