@@ -107,8 +107,8 @@ def hours_table(figures: dict[str, Any]) -> str:
         "(matrix products and attention; a multiply-add is two). Speed and hours assume that "
         f"{mfu:.0%} of the peak is reached (MFU), the peak being the data sheets' dense bf16 {assumed}, and "
         "that the loader keeps up; validation and the extraction of features are not in it. After the "
-        "stroke, with activation checkpointing, whose repeated operations take their time too. The two cards compute "
-        "alike; the H200 holds more clips.\n\n"
+        "stroke, with activation checkpointing, whose repeated operations take their time too. The two cards "
+        "compute alike; the H200 holds more clips.\n\n"
     ) + tables.table(head, rows)
 
 
