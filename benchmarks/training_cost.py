@@ -76,6 +76,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, arguments: list[str]) -> None:
+    if options.measure and not torch.cuda.is_available():
+        raise UserError("--measure: torch sees no CUDA device here; run it on a machine with a GPU")
     recipe = cost.Recipe(options.steps, options.batch_size)
     presets = {name: get_preset(name) for name in options.presets}
     figures: dict[str, Any] = {"mfu": options.mfu, "recipe": asdict(recipe), "presets": {}, "checks": []}
@@ -85,8 +87,6 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     for name in presets:
         figures["checks"] += checks(name, figures["presets"][name], options.check_gb)
     if options.measure:
-        if not torch.cuda.is_available():
-            raise UserError("--measure: torch sees no CUDA device here; run it on a machine with a GPU")
         figures["measured"] = [
             row
             for name, preset in presets.items()
@@ -201,8 +201,9 @@ def measure(
     name: str, config: NetworkConfig, sequence: SequenceConfig, device: str, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Training steps at each batch that fits, and sampling at batch 1 and 8."""
-    gpu = known_gpu(device)
-    found = []
+    gpu, flops_of_peak, found = known_gpu(device), None, []
+    if gpu is not None:
+        flops_of_peak = cost.count_flops(config, sequence).total / (gpu.peak_tflops * 1e12)
     for batch in options.measure_batch:
         for checkpointed in (False, True):
             try:
@@ -213,7 +214,7 @@ def measure(
                     device,
                     options.measure_steps,
                     checkpointed=checkpointed,
-                    peak_tflops=gpu.peak_tflops if gpu else None,
+                    flops_of_peak=flops_of_peak,
                 )
             except torch.cuda.OutOfMemoryError:
                 torch.cuda.empty_cache()

@@ -23,7 +23,7 @@ from visaudio.model.network import DualBranchNetwork, NetworkConfig
 from visaudio.sequence import SequenceConfig
 from visaudio.solver import solve, time_grid
 from visaudio.training.block_wrappers import wrap_blocks
-from visaudio.training.cost import count_flops, example_batch, step_loss
+from visaudio.training.cost import example_batch, step_loss
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.optimizer import make_optimizer
 
@@ -55,9 +55,12 @@ def measure_training(
     optimizer: str = "adamw",
     checkpointed: bool = False,
     bf16: bool = True,
-    peak_tflops: float | None = None,
+    flops_of_peak: float | None = None,
 ) -> TrainingFigures:
-    """Median seconds of `steps` steps after `warm_up`, then one more under the profiler."""
+    """Median seconds of `steps` steps after `warm_up`, then one more under the profiler.
+
+    flops_of_peak: a sample's operations over what the device does in a second at its peak, for the MFU.
+    """
     with tempfile.TemporaryDirectory(prefix="visaudio-cost-") as scratch:
         step = training_step(config, sequence, batch, device, Path(scratch), optimizer, checkpointed, bf16)
         for _ in range(warm_up):
@@ -67,9 +70,7 @@ def measure_training(
         seconds = timed(step, steps, device)
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
         top = top_operations(step, device)
-    mfu = None
-    if peak_tflops is not None:
-        mfu = batch * count_flops(config, sequence).total / seconds / (peak_tflops * 1e12)
+    mfu = None if flops_of_peak is None else batch * flops_of_peak / seconds
     return TrainingFigures(batch, seconds, batch / seconds, mfu, peak, top)
 
 
