@@ -9,6 +9,7 @@ steps nothing waits for an accelerator.
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -152,7 +153,7 @@ def train(
     loss, last_save = math.nan, time.monotonic()
     waits = WaitShare(batches)
 
-    with StopSignal() as stop:
+    with StopSignal() as stop, closing(batches), closing(trackers), closing(progress):
         while run.step < run.total_steps:
             # Only for a network that draws numbers itself: its draws, too, then depend on (seed, step) alone.
             torch.manual_seed(int(stream(seed, "torch", run.step).integers(2**62)))
@@ -204,9 +205,6 @@ def train(
                 if stopping:
                     break
 
-    batches.close()
-    progress.close()
-    trackers.close()
     finished = run.step >= run.total_steps
     if not finished:
         progress.say(f"flow: stopped and saved at step {run.step}; the same command goes on from there")

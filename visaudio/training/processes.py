@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DistributedType,
     DynamoBackend,
@@ -64,6 +64,7 @@ def _use_fsdp2(accelerator: Accelerator) -> None:
     plugin.mixed_precision_policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     # Accelerate (1.15) looks for FSDP on accelerators alone: on CPUs it would silently take DDP.
     accelerator.state.distributed_type = DistributedType.FSDP
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as Accelerate itself does
     accelerator.state.fsdp_plugin = plugin
 
 

@@ -92,7 +92,7 @@ def open_trackers(
 
 
 def _tensorboard(folder: Path, step: int) -> GeneralTracker:
-    return TensorBoardTracker("tensorboard", str(folder), purge_step=step)
+    return TensorBoardTracker("tensorboard", str(folder), purge_step=step + 1)
 
 
 def _wandb(folder: Path, step: int) -> GeneralTracker:
