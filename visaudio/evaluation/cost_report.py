@@ -7,6 +7,7 @@ from typing import Any
 
 from visaudio.evaluation import tables
 from visaudio.training import cost
+from visaudio.training.ema import EmaConfig
 
 GB = 1e9
 
@@ -42,42 +43,42 @@ def fitting(gpu: cost.Gpu, fixed: float, kept: dict[str, Any]) -> int:
 
 
 def memory_table(figures: dict[str, Any], batches: Sequence[int]) -> str:
-    def gb(value: float) -> str:
-        return f"{value / GB:.2f}"
-
-    rows = []
+    stays, kept_rows, snapshots = [], [], EmaConfig().snapshots
     for name, found in figures["presets"].items():
-        adamw, kept, again = found["adamw"], found["plain"]["kept"], found["checkpointed"]["kept"]
+        adamw, plain, again = found["adamw"], found["plain"], found["checkpointed"]
         fixed = sum(adamw.values())
-        fits = [
-            " / ".join(
-                str(
-                    max(
-                        0,
-                        int(
-                            (gpu.memory_gb * GB - fixed - found[way]["kept_fixed"]) / found[way]["kept_each"]
-                        ),
-                    )
-                )
-                for way in ("plain", "checkpointed")
-            )
-            for gpu in cost.GPUS
-        ]
-        cells = [gb(adamw[k]) for k in ("weights", "gradients", "optimizer")]
-        cells += [gb(found["muon"]["optimizer"]), gb(adamw["ema"])]
-        cells += [f"{gb(kept[str(b)])} / {gb(again[str(b)])}" for b in batches]
-        rows.append([name, *cells, *fits])
-    head = ["GB (1e9 bytes)", "weights", "gradients", "AdamW", "Muon", "two averages"]
-    head += [f"kept at batch {b}" for b in batches] + [f"clips on {gpu.name}" for gpu in cost.GPUS]
+        sizes = [adamw[key] for key in ("weights", "gradients", "optimizer")]
+        sizes += [found["muon"]["optimizer"], adamw["ema"], fixed]
+        on_disk = [fixed - adamw["gradients"], snapshots * adamw["ema"]]
+        stays.append([name, *(f"{size / GB:.2f}" for size in (*sizes, *on_disk))])
+        kept = [(plain["kept"][str(batch)], again["kept"][str(batch)]) for batch in batches]
+        kept_rows.append(
+            [
+                name,
+                *(f"{one / GB:.2f} / {other / GB:.2f}" for one, other in kept),
+                *(f"{fitting(gpu, fixed, plain)} / {fitting(gpu, fixed, again)}" for gpu in cost.GPUS),
+            ]
+        )
+    head = ["GB (1e9 bytes)", "weights", "gradients", "AdamW", "or Muon", "two averages", "in all, AdamW"]
+    head += ["disk: a checkpoint", f"disk: {snapshots} snapshots of both averages"]
+    kept_head = ["GB", *(f"kept at batch {batch}" for batch in batches)]
+    kept_head += [f"clips that fit: {gpu.name}, {gpu.memory_gb:g} GB" for gpu in cost.GPUS]
     return (
-        "**Memory, computed** (nothing of this table is measured; the check is below). Weights, gradients, "
-        "the optimizer's state and both averages are float32. Kept: what the forward pass leaves for the "
-        "backward pass in bf16 autocast, the weights' 16-bit copies among them, with the operations of a GPU "
-        "(flash attention), followed on fake tensors; after the stroke with activation checkpointing of "
-        "every joint, branch and inter-ear block, to which the backward pass adds one block's own at a time. "
-        "The last columns: how many clips of 8 s of one step fit into the card's memory by these figures, "
-        "with AdamW, without what CUDA, the allocator and the backward pass's temporaries take.\n\n"
-    ) + tables.table(head, rows)
+        "**Memory, computed** (nothing of these two tables is measured; the check is below). What stays from "
+        "step to step, and the gradients, all float32:\n\n"
+        + tables.table(head, stays)
+        + "\n\nKept: what the forward pass leaves for the backward pass in bf16 autocast, the weights' 16-bit "
+        "copies among them, with the operations of a GPU (flash attention), followed on fake tensors. After the "
+        "stroke with activation checkpointing of every joint, branch and inter-ear block, to which the backward "
+        "pass adds one block's own at a time. Clips of 8 s of one step that fit beside the rest, without what "
+        "CUDA, the allocator and the backward pass's temporaries take:\n\n"
+        + tables.table(kept_head, kept_rows)
+    )
+
+
+def fitting(gpu: cost.Gpu, fixed: float, kept: dict[str, Any]) -> int:
+    """Clips of one step that fit into the card's memory beside `fixed` bytes."""
+    return max(0, int((gpu.memory_gb * GB - fixed - kept["kept_fixed"]) / kept["kept_each"]))
 
 
 def hours_table(figures: dict[str, Any]) -> str:
@@ -90,12 +91,12 @@ def hours_table(figures: dict[str, Any]) -> str:
             speed = cost.steps_per_second(plain, recipe.batch_size, gpu, mfu, gpus=8)
             hours = cost.gpu_hours(plain, recipe, gpu, mfu)
             per_gpu += [
-                f"{speed:.2f} / {speed * plain / again:.2f}",
+                f"{speed:.3g} / {speed * plain / again:.3g}",
                 f"{hours:,.0f} / {hours * again / plain:,.0f}",
             ]
         cells = [f"{found['plain'][k] / 1e9:,.1f}" for k in ("forward", "backward")]
         rows.append(
-            [name, *cells, f"{again / plain:.2f}", f"{plain * recipe.batch_size / 1e15:.2f}", *per_gpu]
+            [name, *cells, f"{again / plain:.2f}", f"{plain * recipe.batch_size / 1e15:.3g}", *per_gpu]
         )
     head = ["preset", "forward, GFLOP a clip", "backward", "with checkpointing, times", "PFLOP a step"]
     for gpu in cost.GPUS:
