@@ -67,18 +67,13 @@ def memory_table(figures: dict[str, Any], batches: Sequence[int]) -> str:
         "**Memory, computed** (nothing of these two tables is measured; the check is below). What stays from "
         "step to step, and the gradients, all float32:\n\n"
         + tables.table(head, stays)
-        + "\n\nKept: what the forward pass leaves for the backward pass in bf16 autocast, the weights' 16-bit "
-        "copies among them, with the operations of a GPU (flash attention), followed on fake tensors. After the "
-        "stroke with activation checkpointing of every joint, branch and inter-ear block, to which the backward "
-        "pass adds one block's own at a time. Clips of 8 s of one step that fit beside the rest, without what "
-        "CUDA, the allocator and the backward pass's temporaries take:\n\n"
+        + "\n\nKept: what the forward pass leaves for the backward pass in bf16 autocast, the weights' "
+        "16-bit copies among them, with the operations of a GPU (flash attention), followed on fake tensors. "
+        "After the stroke with activation checkpointing of every joint, branch and inter-ear block, to which "
+        "the backward pass adds one block's own at a time. Clips of 8 s of one step that fit beside the rest, "
+        "without what CUDA, the allocator and the backward pass's temporaries take:\n\n"
         + tables.table(kept_head, kept_rows)
     )
-
-
-def fitting(gpu: cost.Gpu, fixed: float, kept: dict[str, Any]) -> int:
-    """Clips of one step that fit into the card's memory beside `fixed` bytes."""
-    return max(0, int((gpu.memory_gb * GB - fixed - kept["kept_fixed"]) / kept["kept_each"]))
 
 
 def hours_table(figures: dict[str, Any]) -> str:
