@@ -91,12 +91,12 @@ def run(options: argparse.Namespace) -> int:
     from visaudio.data.dataset import check_location
 
     check_location(options.dataset)
-    from accelerate import PartialState
-
-    from visaudio.data.features import extract_features
+    from visaudio.data.features import extract_features, processes
     from visaudio.precision import use_bf16
+    from visaudio.training.memory import keep_freed_memory
 
-    PartialState(timeout=START_TIMEOUT)
+    keep_freed_memory()  # on a CPU: half the time of a batch of clips
+    processes(timeout=START_TIMEOUT)
     parts = load(options.preset, options.config, dict(options.weights))
     parts.bf16 = use_bf16(options.precision)
     done = extract_features(

@@ -54,10 +54,10 @@ def shard_path(folder: Path, shard: int, of: int) -> Path:
 
 def typed_columns(shapes: Mapping[str, tuple[Sequence[int], str]]):
     """`datasets.Features` of a shard; shapes: column -> (shape of one clip, dtype)."""
-    from datasets import Array2D, Array3D, Features, List, Value
+    from datasets import Array2D, Array3D, Features, Value
 
     kinds = {2: Array2D, 3: Array3D}
-    meta = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind)
+    meta = {name: [Value(kind[0])] if isinstance(kind, list) else Value(kind)
             for name, kind in META.items()}  # fmt: skip
     tensors = {name: kinds[len(shape)](tuple(shape), dtype) for name, (shape, dtype) in shapes.items()}
     return Features({**meta, **tensors})

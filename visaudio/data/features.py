@@ -75,9 +75,7 @@ def extract_features(
     beside each, 0 decodes in between. Raises UserError for a folder that holds features of other clips,
     lengths or weights, for clips that cannot be decoded, and where nothing can be written.
     """
-    from accelerate import PartialState
-
-    state, output = PartialState(), Path(output)
+    state, output = processes(), Path(output)
     rows = open_rows(dataset, splits)
     shards = cut(len(rows))
     own = {**parts.made_from(), "rows": _digest(rows.ids)}
@@ -98,6 +96,16 @@ def extract_features(
             done = _encode(rows, work, parts, batch_size, workers, bar.advance)
         _wait(output, bar, {"made_from": made_from}, paths, state.is_main_process)
     return replace(done, folder=output)
+
+
+def processes(**options: Any):
+    """Accelerate's state of this launch's processes; options: of torch.distributed.init_process_group."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # unlike Accelerator, PartialState must be told: it would take two processes on CPUs for two launches
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, **options)
 
 
 def cut(count: int) -> list[range]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, check_readable
 from visaudio.data.dataset import MEDIA_COLUMNS, check_columns, check_location, local_files, open_dataset
 
 #: What features are made of. `truth` and what else a row may have are read where they are there.
@@ -41,7 +41,9 @@ class ParquetRows:
     def _list(self, number: int, wanted: set[str] | None) -> None:
         parquet = self._open(number)
         check_columns(parquet.schema_arrow.names, self._files[number], NEEDED)
-        table = parquet.read(columns=["id", "split"])
+        table = parquet.read(columns=["id", "split", "schema_version"])
+        for version in set(table["schema_version"].to_pylist()):
+            check_readable(version, f"'{self._files[number]}'")
         groups = [parquet.metadata.row_group(g).num_rows for g in range(parquet.metadata.num_row_groups)]
         places = [(number, group, row) for group, rows in enumerate(groups) for row in range(rows)]
         for place, name, split in zip(

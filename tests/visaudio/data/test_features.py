@@ -194,7 +194,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from small_parts import extract, make_parts
+from small_parts import make_parts
 from visaudio.data import features
 
 workers, slow = int(sys.argv[3]), float(sys.argv[4])
@@ -206,7 +206,8 @@ if slow:
         return encode(self, *batch)
     features.Parts.stored_batch = slowly
 if __name__ == "__main__":
-    extract(sys.argv[1], Path(sys.argv[2]), make_parts(), workers=workers)
+    done = features.extract_features(sys.argv[1], Path(sys.argv[2]), make_parts(), workers=workers)
+    print("encoded", done.clips, flush=True)
 """
 
 
@@ -238,8 +239,9 @@ def script(tmp_path) -> Path:
 def test_two_processes_write_the_files_of_one(folder, fake_biaudio, script, tmp_path):
     output = tmp_path / "two"
     command = [*torchrun(), str(script), str(fake_biaudio), str(output), "0", "0"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("encoded 2") == 2  # of four clips
     assert shards(output) == shards(folder)
     assert json.loads((output / INDEX).read_text()) == json.loads((folder / INDEX).read_text())
 
