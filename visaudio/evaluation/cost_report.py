@@ -70,7 +70,7 @@ def memory_table(figures: dict[str, Any], batches: Sequence[int]) -> str:
         + "\n\nKept: what the forward pass leaves for the backward pass in bf16 autocast, the weights' "
         "16-bit copies among them, with the operations of a GPU (flash attention), followed on fake tensors. "
         "After the stroke with activation checkpointing of every joint, branch and inter-ear block, to which "
-        "the backward pass adds one block's own at a time. Clips of 8 s of one step that fit beside the rest, "
+        "the backward pass adds one block's own at a time. Clips of 8 s of a step that fit beside the rest, "
         "without what CUDA, the allocator and the backward pass's temporaries take:\n\n"
         + tables.table(kept_head, kept_rows)
     )

@@ -79,7 +79,7 @@ class Draws:
 @dataclass(frozen=True)
 class Batch:
     """latents, noise (B, 2, F, D) float32, latents not yet normalised; t (B,); conditions: dropped ones
-    marked.
+    marked, in the dtype of the set until `to`.
     """
 
     ids: tuple[str, ...]
@@ -89,13 +89,14 @@ class Batch:
     conditions: Conditions
 
     def to(self, device: torch.device) -> "Batch":
-        """On the device; a pinned batch is copied while the host goes on."""
+        """On the device, in float32; a pinned batch is copied while the host goes on."""
+        conditions = self.conditions.to(device, non_blocking=True)
         return Batch(
             self.ids,
             self.latents.to(device, non_blocking=True),
             self.noise.to(device, non_blocking=True),
             self.t.to(device, non_blocking=True),
-            self.conditions.to(device, non_blocking=True),
+            conditions._map(lambda value: value.float() if value.is_floating_point() else value),
         )
 
     def pinned(self) -> "Batch":
@@ -276,7 +277,7 @@ def collate(
     )
     dropped = {name: torch.tensor([one.dropped[name] for one in draws]) for name in CONDITION_NAMES}
     hfov_dropped = dropped.pop("hfov")
-    conditions = conditions_of(rows).drop(dropped)
+    conditions = conditions_of(rows, as_stored=True).drop(dropped)
     return Batch(
         ids=tuple(ids),
         latents=latents,
@@ -286,10 +287,13 @@ def collate(
     )
 
 
-def conditions_of(rows: Sequence[Mapping[str, Any]]) -> Conditions:
-    """Conditions of several samples of equal lengths."""
+def conditions_of(rows: Sequence[Mapping[str, Any]], as_stored: bool = False) -> Conditions:
+    """Conditions of several samples of equal lengths, in float32; or as they are stored, for the device to
+    widen (on the host it costs as much as drawing the noise, `python benchmarks/loader.py`).
+    """
     stacked = {
-        name: torch.stack([_float(row[name]) for row in rows]) for name in ("clip", "sync", "text", "grid")
+        name: torch.stack([torch.as_tensor(row[name]) if as_stored else _float(row[name]) for row in rows])
+        for name in ("clip", "sync", "text", "grid")
     }
     return Conditions(
         clip_features=stacked["clip"],

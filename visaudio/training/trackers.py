@@ -37,7 +37,11 @@ def check_trackers(names: Sequence[str]) -> None:
 def _check_wandb_login() -> None:
     import wandb
 
-    if wandb.api.api_key:  # of the environment, of netrc or of its settings
+    try:
+        known = wandb.login(prompt=False)
+    except TypeError:  # older versions do not know `prompt`
+        known = wandb.api.api_key
+    if known:  # of the environment, of netrc or of its settings
         return
     raise UserError(
         "trackers: wandb has no login; run `wandb login`, set WANDB_API_KEY, or log to a folder with "

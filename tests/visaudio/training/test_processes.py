@@ -86,9 +86,7 @@ def test_where_one_process_cannot_go_on_all_end_and_the_checkpoint_before_is_who
     settings = {"batch_size": 4, "checkpoint_minutes": 0}  # a checkpoint at every step
     bad = f"clip{Positions(12, 0)[4 + 2][1]:03d}"  # in the share of the second process, at the second step
     arguments = (bad, "99") if trouble == "a bad clip" else ("none", "2")  # two files a checkpoint
-    done = launch(
-        script, str(tmp_path / "run"), json.dumps(settings), *arguments, processes=2, timeout_s=60
-    )
+    done = launch(script, str(tmp_path / "run"), json.dumps(settings), *arguments, processes=2, timeout_s=60)
     assert done.returncode != 0
     lines = [line for line in done.stdout.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, done.stdout + done.stderr[-2000:]
