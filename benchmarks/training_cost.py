@@ -25,11 +25,11 @@ from typing import Any
 import torch
 
 from bi_audio_dataset.schema import UserError
-from visaudio.evaluation import cost_report, tables
+from visaudio import tables
 from visaudio.model.network import NetworkConfig
 from visaudio.presets import PRESETS, get_preset
 from visaudio.sequence import SequenceConfig
-from visaudio.training import cost, kept_memory, measured
+from visaudio.training import cost, cost_report, kept_memory, measured
 
 HERE = Path(__file__).resolve().parent
 NAME = "training_cost"

@@ -26,9 +26,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bi_audio_dataset.schema import UserError
+from visaudio import tables
 from visaudio.data.feature_sizes import feature_shapes
 from visaudio.data.feature_store import FeatureDataset, finish, shard_path, write_shard
-from visaudio.evaluation import tables
 from visaudio.presets import PRESETS, Preset, load_preset
 from visaudio.training import step_profile
 from visaudio.training.ema import EmaConfig

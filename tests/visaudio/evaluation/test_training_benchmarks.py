@@ -11,7 +11,7 @@ import torch
 from micro import micro_preset
 from scripts import load_script
 
-from visaudio.evaluation import tables
+from visaudio import tables
 from visaudio.presets import PRESETS
 from visaudio.training.cost import Gpu
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from visaudio.evaluation import tables
+from visaudio import tables
 from visaudio.training import cost
 from visaudio.training.ema import EmaConfig
 
