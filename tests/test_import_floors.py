@@ -104,6 +104,7 @@ FLOORS = {
         "solver": 0,
         "guidance": 0,
         "weight_files": 0,
+        "tables": 0,
         "level": 0,
         "encoders": 1,
         "codec": 1,

@@ -30,7 +30,7 @@ class StreamBlock(nn.Module):
     """One stream's part of a block: projections before the attention, residual updates after it.
 
     kernel_size 3 (MMAudio's) makes its output projection and MLP convolutions over time; pre_only streams
-    give keys and values for the last time and are not updated.
+    give keys and values for the last time and are not updated: they ask nothing (queries of no token).
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class StreamBlock(nn.Module):
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Modulation | None]:
         """Queries, keys and values of x (B, N, D), and what `after` will need."""
         shift, scale, *rest = self.modulation(condition).chunk(2 if self.pre_only else 6, dim=-1)
-        return self.attn(modulate(x, shift, scale), rot), None if self.pre_only else Modulation(*rest)
+        qkv = self.attn(modulate(x, shift, scale), rot, queries=not self.pre_only)
+        return qkv, None if self.pre_only else Modulation(*rest)
 
     def after(self, x: Tensor, attended: Tensor, m: Modulation) -> Tensor:
         x = torch.addcmul(x, self.linear1(attended), m.attention_gate)
@@ -115,7 +116,7 @@ class JointBlock(nn.Module):
             latent_qkv = tuple(rearrange(a, "(b e) h n d -> b h (e n) d", e=2) for a in latent_qkv)
 
         joined = (torch.cat(parts, dim=2) for parts in zip(latent_qkv, clip_qkv, text_qkv, strict=True))
-        lengths = (latent_qkv[0].shape[2], clip.shape[1], text.shape[1])
+        lengths = [qkv[0].shape[2] for qkv in (latent_qkv, clip_qkv, text_qkv)]  # of the queries
         to_latents, to_clip, to_text = attend(*joined).split(lengths, dim=1)
 
         if ears == 2:

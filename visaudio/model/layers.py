@@ -107,6 +107,7 @@ class SelfAttention(nn.Module):
     `qkv` has MMAudio's row order (head, dimension, q|k|v) with rotary pairs side by side. Splitting
     its output in that order would be strided; its rows are re-ordered instead (a small copy) to
     (q|k|v, head, even dimensions then odd). Queries and keys share the order, so products are equal.
+    By views and not by an index, whose gradient would be a sort and a scatter.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -118,25 +119,43 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.q_norm = nn.RMSNorm(head_dim)
         self.k_norm = nn.RMSNorm(head_dim)
-        halves = torch.cat([torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)])
-        rows = rearrange(torch.arange(3 * dim), "(h d j) -> j h d", h=num_heads, j=3)
-        order = torch.stack([rows[0][:, halves], rows[1][:, halves], rows[2]]).flatten()
-        self.register_buffer("halves", halves, persistent=False)
-        self.register_buffer("order", order, persistent=False)
 
-    def forward(self, x: Tensor, rot: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) -> queries, keys, values (B, H, N, D / H), rotated where rot is given."""
-        if isinstance(self.qkv, nn.Linear):
-            qkv = F.linear(x, self.qkv.weight[self.order], self.qkv.bias[self.order])
-        else:  # wrapped, by an adapter
-            qkv = self.qkv(x)[..., self.order]
-        q, k, v = rearrange(qkv, "b n (j h d) -> j b h n d", j=3, h=self.num_heads).unbind(0)
-        q = _rms_norm(q, self.q_norm.weight[self.halves])
-        k = _rms_norm(k, self.k_norm.weight[self.halves])
+    def forward(self, x: Tensor, rot: Rotation | None, queries: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) -> queries, keys, values (B, H, N, D / H), rotated where rot is given.
+
+        queries=False: those of no token, (B, H, 0, D / H), where nobody would look at their answers. Every
+        parameter then still has a gradient, which wrappers for several processes rely on.
+        """
+        projected = self._project(x, queries)
+        q, k, v = (rearrange(part, "b n (h d) -> b h n d", h=self.num_heads) for part in projected)
+        q = _rms_norm(q, _evens_then_odds(self.q_norm.weight))
+        k = _rms_norm(k, _evens_then_odds(self.k_norm.weight))
         if rot is not None:
             rot = Rotation(rot.cos.to(q.dtype), rot.sin.to(q.dtype))
-            q, k = rotate(q, rot), rotate(k, rot)
+            q, k = rotate(q, rot) if queries else q, rotate(k, rot)
         return q, k, v
+
+    def _project(self, x: Tensor, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, N, D) with its dimensions in the order of `_rows`."""
+        dim = x.shape[-1]
+        if not isinstance(self.qkv, nn.Linear):  # wrapped, by an adapter
+            q, k, v = self._rows(self.qkv(x).movedim(-1, 0)).movedim(0, -1).chunk(3, dim=-1)
+            return q if queries else q[:, :0], k, v
+        weight, bias = self._rows(self.qkv.weight), self._rows(self.qkv.bias)
+        if queries:
+            return F.linear(x, weight, bias).chunk(3, dim=-1)
+        k, v = F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+        return F.linear(x[:, :0], weight[:dim], bias[:dim]), k, v
+
+    def _rows(self, of_qkv: Tensor) -> Tensor:
+        """Rows of `qkv`'s weight or bias in the order that the head of the class names."""
+        by_kind = rearrange(of_qkv, "(h i p j) ... -> j h p i ...", h=self.num_heads, p=2, j=3)
+        values = rearrange(by_kind[2], "h p i ... -> (h i p) ...")
+        return torch.cat([by_kind[:2].flatten(0, 3), values])
+
+
+def _evens_then_odds(gain: Tensor) -> Tensor:
+    return gain.unflatten(0, (-1, 2)).T.flatten()
 
 
 def _rms_norm(x: Tensor, weight: Tensor) -> Tensor:

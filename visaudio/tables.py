@@ -1,0 +1,45 @@
+"""Tables that commands write into Markdown files, between marks, with the command and the commit."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bi_audio_dataset.schema import UserError
+
+
+def marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def replace_part(path: Path, name: str, table: str) -> None:
+    """Puts the table between the marks of `name` in a Markdown file. UserError where they are not there."""
+    begin, end = marks(name)
+    text = path.read_text() if path.is_file() else ""
+    if begin not in text or end not in text:
+        raise UserError(f"{path}: holds no {begin} ... {end}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    path.write_text(f"{before}{begin}\n{table.rstrip()}\n{end}{after}")
+
+
+def shown_command(script: str, arguments: Sequence[str]) -> str:
+    """The command as typed, less where this machine keeps its folders."""
+    short = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    return shlex.join(["python", script, *short])
+
+
+def commit(folder: Path) -> str:
+    """Of the checkout that holds `folder`, short; 'unknown' outside one."""
+    try:
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
