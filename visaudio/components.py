@@ -11,24 +11,27 @@ from torch import nn
 from visaudio.codec.base import Codec
 from visaudio.codec.kinds import build_codec
 from visaudio.encoders.clip import ClipEncoder
+from visaudio.encoders.perception import PerceptionEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
 from visaudio.presets import Preset
 from visaudio.references import Reference
 from visaudio.sampling import SamplingConfig
 
-PARTS = ("codec", "clip", "synchformer", "network")
+PARTS = ("codec", "clip", "synchformer", "network")  # of every model; see parts_of
+OPTIONAL = ("spatial",)
 _MAKERS = {
     "codec": build_codec,
     "clip": ClipEncoder,
     "synchformer": SynchformerEncoder,
     "network": DualBranchNetwork,
+    "spatial": PerceptionEncoder,
 }
 
 
 def parts_of(preset: Preset) -> tuple[str, ...]:
     """Names of the parts that a model of this preset has; those of its fields too."""
-    return tuple(part for part in PARTS if getattr(preset, part, None) is not None)
+    return PARTS + tuple(part for part in OPTIONAL if getattr(preset, part) is not None)
 
 
 def build_part(part: str, config: Any) -> nn.Module:
@@ -67,6 +70,7 @@ class Components:
     network: DualBranchNetwork
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     info: ModelInfo = field(default_factory=ModelInfo)
+    spatial: PerceptionEncoder | None = None
     references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
 
     @property

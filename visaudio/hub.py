@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bi_audio_dataset.schema import UserError
 from visaudio import __version__, hub_access, licences, part_files, references, weight_files
-from visaudio.components import PARTS, Components, ModelInfo, build_components, parts_of
+from visaudio.components import OPTIONAL, PARTS, Components, ModelInfo, build_components, parts_of
 from visaudio.model_folder import CARD, CONFIG, ModelFolder, check_card, check_whole, read_model, save_pretrained
 from visaudio.presets import Preset
 from visaudio.references import Reference
@@ -29,6 +29,7 @@ __all__ = (
     "find_model",
     "load_pretrained",
     "packaged_models",
+    "parts_of",
     "push_to_hub",
     "save_pretrained",
 )
@@ -135,6 +136,8 @@ def load_pretrained(
     check_whole(model, [part for part, origin in origins.items() if origin.is_stored and origin.model is model])
     configs = {part: origin.config(getattr(preset, part), more) for part, origin in origins.items()}
     components = build_components(replace(preset, **configs))
+    own = {part: configs[part] for part, origin in origins.items() if not origin.references}
+    preset = replace(preset, **own)  # names published weights only where they are what was loaded
     components.preset, components.sampling, components.info = preset, model.sampling, info
     for part, origin in origins.items():
         if origin.references:
@@ -267,7 +270,7 @@ def _commit(model: ModelFolder, repository: str, private: bool, revision: str | 
         CommitOperationAdd(name, card if name == CARD else str(model.folder / name)) for name in ours
     ]
     for name in api.list_repo_files(repository, revision=head):
-        if name not in ours and any(part_files.is_one_of(name, part) for part in PARTS):
+        if name not in ours and any(part_files.is_one_of(name, part) for part in (*PARTS, *OPTIONAL)):
             operations.append(CommitOperationDelete(name))
     commit = api.create_commit(
         repository,

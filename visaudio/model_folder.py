@@ -5,6 +5,7 @@
     clip.safetensors          ... but for published parts, which config.json may reference (references.py)
     synchformer.safetensors
     network.safetensors
+    spatial.safetensors       where a Perception Encoder takes the place of CLIP's patch tokens
     README.md                 the model card
 
 Weights may be stored in half precision; in memory they are float32. Only safetensors are read, but for
@@ -29,7 +30,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio import __version__, hub_access, licences, part_files, references, weight_files
 from visaudio.components import Components, ModelInfo, build_part, parts_of
 from visaudio.config import from_dict, to_dict
-from visaudio.model_card import model_card
+from visaudio.model_card import model_card, read_results
 from visaudio.presets import Preset
 from visaudio.references import Reference
 from visaudio.sampling import SamplingConfig
@@ -140,6 +141,31 @@ def write_about(model: ModelFolder) -> None:
         beside = model.folder / f".{name}.partial"
         beside.write_text(text)
         os.replace(beside, model.folder / name)
+
+
+def describe(
+    folder: str | Path,
+    results: Path | None = None,
+    measured_on: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> Path:
+    """Writes the card anew, with what is given; the rest stays as config.json says. Returns its path.
+
+    results: what an evaluation of this very model wrote, measured_on its data (model_card.read_results).
+    """
+    folder = Path(folder)
+    model = read_model(folder)
+    check_whole(model)
+    info = model.info
+    if results is not None:
+        info = replace(info, results=read_results(results, str(measured_on), folder))
+    if datasets is not None:
+        info = replace(info, datasets=tuple(datasets))
+    try:
+        write_about(replace(model, info=info))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return folder / CARD
 
 
 def _count(module: nn.Module) -> int:

@@ -9,6 +9,7 @@ What names published weights in a part's config:
     weights: owner/name[@revision]:path      a file (weight_files.py); vocoder_weights too
     weights: a tag of open_clip              the file of open_clip's own table, such as DFN5B's
     model_name: hf-hub:owner/name            open_clip's config and weights in one repository
+    weights: public                          of a Perception Encoder: timm's file
     weights: owner/name                      of DAC: a repository of transformers
 """
 
@@ -124,7 +125,7 @@ def sources(config: Any) -> tuple[Source, ...]:
         wanted = (("open_clip_config.json",), _OPEN_CLIP_WEIGHTS)
         return (Source("model_name", model_name.removeprefix("hf-hub:"), wanted, kind="open_clip"),)
     for name in FIELDS[1:]:
-        value = getattr(config, name, None)
+        value = getattr(config, "source" if name == "weights" and hasattr(config, "source") else name, None)
         if value is None or Path(value).exists():
             continue
         if on_hub := weight_files.ON_HUB.fullmatch(value):
