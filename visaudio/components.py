@@ -51,9 +51,9 @@ class ModelInfo:
     licence: str = "apache-2.0"
     provenance: str = ""
     limits: str = ""
-    datasets: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass

@@ -17,7 +17,15 @@ from torch import Tensor
 from bi_audio_dataset.schema import UserError
 from visaudio import __version__, hub_access, licences, part_files, references, weight_files
 from visaudio.components import OPTIONAL, PARTS, Components, ModelInfo, build_components, parts_of
-from visaudio.model_folder import CARD, CONFIG, ModelFolder, check_card, check_whole, read_model, save_pretrained
+from visaudio.model_folder import (
+    CARD,
+    CONFIG,
+    ModelFolder,
+    check_card,
+    check_whole,
+    read_model,
+    save_pretrained,
+)
 from visaudio.presets import Preset
 from visaudio.references import Reference
 
@@ -60,7 +68,9 @@ def find_model(
     if folder is None:
         return _download(str(name), revision, cache_dir, local_files_only)
     if revision is not None:
-        raise UserError(f"{name}: is a folder or a packaged model; revision ({revision!r}) is for a Hub repository")
+        raise UserError(
+            f"{name}: is a folder or a packaged model; revision ({revision!r}) is for a Hub repository"
+        )
     return folder
 
 
@@ -133,7 +143,9 @@ def load_pretrained(
         if origin.model is not model:
             preset = _with_part(preset, origin.model.preset, part)
             info = replace(info, licence=licences.combined([info.licence, origin.model.info.licence]))
-    check_whole(model, [part for part, origin in origins.items() if origin.is_stored and origin.model is model])
+    check_whole(
+        model, [part for part, origin in origins.items() if origin.is_stored and origin.model is model]
+    )
     configs = {part: origin.config(getattr(preset, part), more) for part, origin in origins.items()}
     components = build_components(replace(preset, **configs))
     own = {part: configs[part] for part, origin in origins.items() if not origin.references}
@@ -170,7 +182,8 @@ class _Origin:
         if not self.references:
             return references.stripped(config)
         values = [
-            self.local.get(one.field) or one.fetch(f"the weights of {self.part}", **more) for one in self.references
+            self.local.get(one.field) or one.fetch(f"the weights of {self.part}", **more)
+            for one in self.references
         ]
         return references.pinned(config, self.references, values)
 

@@ -13,7 +13,11 @@ from bi_audio_dataset.schema import UserError
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_SECRETS = (re.compile(r"hf_[\w-]{3,}"), re.compile(r"(?<=://)[^/@\s]+(?=@)"), re.compile(r"(?<=[Bb]earer )\S+"))
+_SECRETS = (
+    re.compile(r"hf_[\w-]{3,}"),
+    re.compile(r"(?<=://)[^/@\s]+(?=@)"),
+    re.compile(r"(?<=[Bb]earer )\S+"),
+)
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
 
@@ -116,9 +120,13 @@ def header_of(card: Path) -> dict[str, Any]:
     """The YAML header of a README.md as a mapping; empty if it has none."""
     import yaml
 
-    found = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.match(
+        r"---\s*\n(.*?)\n---\s*(\n|$)", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL
+    )
     try:
         header = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError as error:
-        raise UserError(f"{card}: its header is not valid YAML ({' '.join(str(error).split())[:100]})") from error
+        raise UserError(
+            f"{card}: its header is not valid YAML ({' '.join(str(error).split())[:100]})"
+        ) from error
     return header if isinstance(header, dict) else {}

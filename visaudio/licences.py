@@ -34,7 +34,9 @@ def combined(licences: Iterable[str]) -> str:
     Whatever is not known here counts as stricter than all permissive ones; the empty word as unknown.
     """
     names = {
-        name.strip().lower() or UNKNOWN for licence in licences for name in licence.replace(" and ", AND).split(AND)
+        name.strip().lower() or UNKNOWN
+        for licence in licences
+        for name in licence.replace(" and ", AND).split(AND)
     }
     strict = names - set(PERMISSIVE)
     if not strict:

@@ -71,7 +71,9 @@ def _header(model: ModelFolder) -> list[str]:
     from huggingface_hub import EvalResult, ModelCardData
 
     info = model.info
-    links = [f"https://huggingface.co/{one.repository}" for found in model.references.values() for one in found]
+    links = [
+        f"https://huggingface.co/{one.repository}" for found in model.references.values() for one in found
+    ]
     data: dict[str, Any] = {
         **licences.for_card(model.licence, links[0] if links else ""),
         "library_name": "visaudio",
@@ -129,13 +131,22 @@ def _parts(model: ModelFolder) -> list[str]:
 
 
 def _licence(model: ModelFolder) -> list[str]:
-    lines = ["## Provenance and licence", "", f"Licence: {model.licence}. {model.info.provenance}".rstrip(), ""]
+    lines = [
+        "## Provenance and licence",
+        "",
+        f"Licence: {model.licence}. {model.info.provenance}".rstrip(),
+        "",
+    ]
     if model.references:
         lines += [
             f"Stored here: {licences.combined([model.info.licence])}. Weights of other repositories are fetched from "
             "there at the commits above and held against their checksums; each has its own licence:",
             "",
-            *(f"- {part}, {one.repository}: {one.licence}" for part, found in model.references.items() for one in found),
+            *(
+                f"- {part}, {one.repository}: {one.licence}"
+                for part, found in model.references.items()
+                for one in found
+            ),
             "",
         ]
     if "cc-by-nc" in model.licence:
@@ -161,7 +172,11 @@ def _number(value: Any) -> str:
 
 
 def _results(results: Mapping[str, Any]) -> list[str]:
-    lines = ["## Results", "", f"On {results['dataset']}" + (f", {results['clips']} clips" if "clips" in results else "")]
+    lines = [
+        "## Results",
+        "",
+        f"On {results['dataset']}" + (f", {results['clips']} clips" if "clips" in results else ""),
+    ]
     if results.get("command"):
         lines[-1] += f", by `{results['command']}`"
     if results.get("commit"):
@@ -197,7 +212,9 @@ def read_results(path: Path, dataset: str, folder: Path | None = None) -> dict[s
     if not figures:
         raise UserError(f"{path}: holds no figure")
     if folder is not None and (digest := made.get("weights_sha256")) and digest != weights_digest(folder):
-        raise UserError(f"{path}: is a report of other weights ({digest}) than {folder}'s ({weights_digest(folder)})")
+        raise UserError(
+            f"{path}: is a report of other weights ({digest}) than {folder}'s ({weights_digest(folder)})"
+        )
     results = {"dataset": dataset, "figures": figures}
     if "rows" in said and "clips_of_row" in said:
         results["clips"] = said["clips_of_row"]["model"]

@@ -56,7 +56,9 @@ class ModelFolder:
     @property
     def licence(self) -> str:
         """The strictest of what is stored and what is referenced."""
-        return licences.combined([self.info.licence, *(r.licence for found in self.references.values() for r in found)])
+        return licences.combined(
+            [self.info.licence, *(r.licence for found in self.references.values() for r in found)]
+        )
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -193,7 +195,11 @@ def _references(components: Components) -> dict[str, tuple[Reference, ...]]:
 
 def _preset_of(components: Components, referenced: Mapping[str, Any]) -> Preset:
     """With the names of published weights where they are referenced, without any where they are stored."""
-    own = {part: references.stripped(getattr(components.preset, part)) for part in components.parts if part not in referenced}
+    own = {
+        part: references.stripped(getattr(components.preset, part))
+        for part in components.parts
+        if part not in referenced
+    }
     return replace(components.preset, **own)
 
 
@@ -229,15 +235,23 @@ def read_model(folder: Path) -> ModelFolder:
     except (TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{folder / CONFIG}: references or checksums are of another form ({error})") from error
+        raise UserError(
+            f"{folder / CONFIG}: references or checksums are of another form ({error})"
+        ) from error
     for part, found in referenced.items():
         if part not in parts_of(preset) or not found:
-            raise UserError(f"{folder / CONFIG}: references {part!r}; a model has {', '.join(parts_of(preset))}")
+            raise UserError(
+                f"{folder / CONFIG}: references {part!r}; a model has {', '.join(parts_of(preset))}"
+            )
         for one in found:
             if not hasattr(getattr(preset, part), one.field):
                 raise UserError(f"{folder / CONFIG}: references.{part}: its config has no {one.field}")
     # the weights of other parts come from this folder, not from where training took them
-    own = {part: references.stripped(getattr(preset, part)) for part in parts_of(preset) if part not in referenced}
+    own = {
+        part: references.stripped(getattr(preset, part))
+        for part in parts_of(preset)
+        if part not in referenced
+    }
     return ModelFolder(
         folder,
         replace(preset, **own),
@@ -253,7 +267,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG}: cannot be read as JSON ({' '.join(str(error).split())})") from error
+        raise UserError(
+            f"{folder / CONFIG}: cannot be read as JSON ({' '.join(str(error).split())})"
+        ) from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version not in READS:
         raise UserError(
@@ -297,7 +313,9 @@ def check_card(model: ModelFolder) -> None:
     """Raises UserError where the card is missing, or its header asks for less than the weights' licence."""
     card = model.folder / CARD
     if not card.is_file():
-        raise UserError(f"{model.folder}: lacks {CARD}; `python -m visaudio.hub card {model.folder}` writes it")
+        raise UserError(
+            f"{model.folder}: lacks {CARD}; `python -m visaudio.hub card {model.folder}` writes it"
+        )
     stated = licences.of_card(hub_access.header_of(card))
     if not licences.covers(stated, model.licence):
         raise UserError(

@@ -23,7 +23,9 @@ from bi_audio_dataset.schema import UserError
 MAX_SHARD_SIZE = "5GB"  # a larger file would be fetched from its start after a broken connection
 
 
-def write(folder: Path, part: str, state: Mapping[str, Tensor], max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
+def write(
+    folder: Path, part: str, state: Mapping[str, Tensor], max_shard_size: int | str = MAX_SHARD_SIZE
+) -> None:
     """max_shard_size: bytes, or words such as "5GB"; a single larger tensor makes a larger shard."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
@@ -33,10 +35,14 @@ def write(folder: Path, part: str, state: Mapping[str, Tensor], max_shard_size: 
             dict(state), filename_pattern=f"{part}{{suffix}}.safetensors", max_shard_size=max_shard_size
         )
     except (ValueError, ZeroDivisionError) as error:
-        raise UserError(f"max_shard_size is {max_shard_size!r}, expected bytes or such as '5GB' ({error})") from error
+        raise UserError(
+            f"max_shard_size is {max_shard_size!r}, expected bytes or such as '5GB' ({error})"
+        ) from error
     for name, tensors in split.filename_to_tensors.items():
         save_file({tensor: state[tensor] for tensor in tensors}, folder / name, {"format": "pt"})
-        (folder / name).chmod(0o644)  # safetensors makes it 0600, which no other user of a shared folder could read
+        (folder / name).chmod(
+            0o644
+        )  # safetensors makes it 0600, which no other user of a shared folder could read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         index_file(folder, part).write_text(json.dumps(index, indent=1) + "\n")
@@ -48,7 +54,10 @@ def index_file(folder: Path, part: str) -> Path:
 
 def is_one_of(name: str, part: str) -> bool:
     """Whether a file of this name belongs to the part: the whole, a shard, or the index."""
-    return re.fullmatch(rf"{part}(-\d{{5}}-of-\d{{5}})?\.safetensors|{part}\.safetensors\.index\.json", name) is not None
+    return (
+        re.fullmatch(rf"{part}(-\d{{5}}-of-\d{{5}})?\.safetensors|{part}\.safetensors\.index\.json", name)
+        is not None
+    )
 
 
 def names(folder: Path, part: str) -> tuple[str, ...]:
@@ -81,7 +90,9 @@ def read(folder: Path, part: str) -> dict[str, Tensor]:
     for name in files[1:]:
         shard = read_file(folder / name)
         if {tensor for tensor, place in weight_map.items() if place == name} != set(shard):
-            raise UserError(f"{folder / name}: does not hold the tensors that {files[0]} says; fetch it again")
+            raise UserError(
+                f"{folder / name}: does not hold the tensors that {files[0]} says; fetch it again"
+            )
         state.update(shard)
     return state
 

@@ -48,7 +48,9 @@ class Reference:
     kind: Kind = "file"
 
     def __post_init__(self) -> None:
-        whole = all(len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in self.files.values())
+        whole = all(
+            len(digest) == 64 and set(digest) <= set("0123456789abcdef") for digest in self.files.values()
+        )
         inside = all(not Path(path).is_absolute() and ".." not in Path(path).parts for path in self.files)
         if (
             self.field not in FIELDS
@@ -159,7 +161,11 @@ def resolve(
 
 
 def _resolve(source: Source, what: str, cache_dir: str | Path | None, local_files_only: bool) -> Reference:
-    more = {"what": f"{what}, {source.repository}", "cache_dir": cache_dir, "local_files_only": local_files_only}
+    more = {
+        "what": f"{what}, {source.repository}",
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
     revision, files = source.revision, {}
     for alternatives in source.wanted:
         for path in alternatives:
@@ -178,7 +184,9 @@ def _resolve(source: Source, what: str, cache_dir: str | Path | None, local_file
 
 def _licence(repository: str, revision: str, more: dict[str, Any]) -> str:
     try:
-        stated = licences.of_card(hub_access.header_of(hub_access.fetch_file(repository, "README.md", revision, **more)))
+        stated = licences.of_card(
+            hub_access.header_of(hub_access.fetch_file(repository, "README.md", revision, **more))
+        )
     except UserError:  # no card, or offline without it
         stated = licences.UNKNOWN
     at_least = licences.AT_LEAST.get(repository)

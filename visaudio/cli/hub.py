@@ -33,11 +33,17 @@ def _parser() -> argparse.ArgumentParser:
     card = commands.add_parser("card", help="write a model folder's card anew, with results")
     card.add_argument("folder", type=Path, metavar="DIR")
     card.add_argument(
-        "--results", type=Path, metavar="JSON", help="report.json of benchmarks/synth_quality.py, or names and numbers"
+        "--results",
+        type=Path,
+        metavar="JSON",
+        help="report.json of benchmarks/synth_quality.py, or names and numbers",
     )
     card.add_argument("--measured-on", metavar="WORDS", help="what the results were measured on")
     card.add_argument(
-        "--dataset", action="append", metavar="OWNER/NAME", help="a Hub dataset that it was trained on; may be repeated"
+        "--dataset",
+        action="append",
+        metavar="OWNER/NAME",
+        help="a Hub dataset that it was trained on; may be repeated",
     )
     card.set_defaults(run=_card)
     return parser

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_part,
         metavar="PART=FILE",
-        help="take a part (network, codec, clip, synchformer, spatial; of mmaudio-* also vocoder) from another "
+        help="take a part (network, codec, clip, synchformer, spatial; mmaudio-* also vocoder) from another "
         "file; may be repeated",
     )
     add("--output", type=Path, metavar="DIR", help="folder to write to (default: beside each video)")
