@@ -125,8 +125,9 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
 
     try:
         model = DacModel.from_pretrained(config.weights)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a DAC from {config.weights!r}: {error}") from error
+    except Exception as error:  # transformers lets through whatever a damaged file makes safetensors raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot load a DAC from {config.weights!r}: {reason}") from error
     loaded = model.config
     sizes = DacCodecConfig(
         weights=config.weights,

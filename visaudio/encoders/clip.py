@@ -176,7 +176,7 @@ def _build(config: ClipConfig) -> nn.Module:
             weights = str(weight_files.fetch(weights, "CLIP"))
         try:
             model = open_clip.create_model(config.model_name, pretrained=weights, weights_only=True)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # open_clip lets through whatever a damaged file makes torch raise
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"CLIP {config.model_name} cannot be loaded ({reason}): give a file of its weights"
@@ -206,6 +206,6 @@ def _build(config: ClipConfig) -> nn.Module:
         },
     )
     if config.weights is not None:
-        path = str(weight_files.fetch(config.weights, "CLIP"))
-        open_clip.load_checkpoint(model, path, weights_only=True)
+        state = weight_files.read_state(config.weights, "CLIP")
+        weight_files.load_into(model, state, config.weights, "this CLIP")
     return model
