@@ -1,8 +1,8 @@
-"""A small Hugging Face Hub on loopback: models and datasets with branches, tags and commits, over real HTTP.
+"""A small Hugging Face Hub on loopback: models and datasets, branches, tags and commits, over real HTTP.
 
-It speaks what huggingface_hub and datasets ask of the real one: creating repositories and branches, preupload,
-LFS (batch, upload, verify), commits that add and delete, trees, paths-info, resolve with ranges and, for large
-files, a redirect to a content address. Xet is not imitated: set HF_HUB_DISABLE_XET=1.
+It speaks what huggingface_hub and datasets ask of the real one: creating repositories and branches,
+preupload, LFS (batch, upload, verify), commits that add and delete, trees, paths-info, resolve with ranges
+and, for large files, a redirect to a content address. Xet is not imitated: set HF_HUB_DISABLE_XET=1.
 
 Trouble can be ordered: `fails` (path part -> status), `cuts` (path part -> bytes after which the connection
 breaks, once), gated and private repositories. `requests` is what was asked.

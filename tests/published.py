@@ -1,4 +1,4 @@
-"""The micro model with CLIP and Synchformer as other people's published weights, and a Hub that holds them."""
+"""The micro model with CLIP and Synchformer as others' published weights, and a Hub that holds them."""
 
 import io
 from dataclasses import replace

@@ -207,8 +207,8 @@ def _override(part: str, source: str | Path, model: ModelFolder, more: Mapping[s
         if referenced and path.suffix != ".safetensors":
             raise UserError(
                 f"{path}: is not what {model.folder.name} references as {part} "
-                f"({', '.join(map(str, referenced))}: its SHA-256 is another); give that file, or a .safetensors "
-                "of this program"
+                f"({', '.join(map(str, referenced))}: its SHA-256 is another); give that file, or a "
+                ".safetensors of this program"
             )
         return _Origin(part, model, path)
     other = read_model(find_model(source, **more))

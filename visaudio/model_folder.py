@@ -1,6 +1,6 @@
 """A model as a folder: what is in it, how it is written, how it is read and checked.
 
-    config.json               sizes of every part, sampling defaults, licence, provenance, checksums, references
+    config.json               sizes of the parts, sampling defaults, licence, checksums, references
     codec.safetensors         one file per part (or shards, part_files.py), so that any one can be replaced
     clip.safetensors          ... but for published parts, which config.json may reference (references.py)
     synchformer.safetensors
@@ -221,7 +221,7 @@ def _stored(state: Mapping[str, Tensor], dtype: torch.dtype, part: str) -> dict[
 
 
 def read_model(folder: Path) -> ModelFolder:
-    """What config.json says. Raises UserError for one that is damaged, or of a format that is not read here."""
+    """What config.json says. Raises UserError for one that is damaged, or of a format not read here."""
     config = _read_config(folder)
     where = f"{folder.name}/{CONFIG}"
     preset = from_dict(Preset, config.get("preset", {}), where=f"{where}: preset")
@@ -295,7 +295,7 @@ def check_whole(model: ModelFolder, parts: Sequence[str] | None = None) -> None:
                     f"{', '.join(parts_of(model.preset))}"
                 )
             wanted = model.sums.get(name)
-            # models of version 1 may have no checksums at all; but where there are some, each file has its own
+            # models of version 1 may have no checksums at all; where there are some, each file has its own
             if model.sums and weight_files.sha256(file) != wanted:
                 raise UserError(
                     f"{file}: is not the file that config.json was written with (its SHA-256 is another): "

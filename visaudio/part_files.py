@@ -81,7 +81,7 @@ def _weight_map(index: Path, part: str) -> dict[str, str]:
 
 
 def read(folder: Path, part: str) -> dict[str, Tensor]:
-    """All tensors of a part. Raises UserError for a file that is damaged or shards that do not fit the index."""
+    """All tensors of a part. Raises UserError for a damaged file, or shards that do not fit the index."""
     files = names(folder, part)
     if len(files) == 1:
         return read_file(folder / files[0])

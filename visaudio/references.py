@@ -60,8 +60,8 @@ class Reference:
             or (self.kind == "file" and len(self.files) != 1)
         ):
             raise ValueError(
-                f"{self.repository}@{self.revision} {self.files} is no reference: expected owner/name, a commit "
-                "of 40 digits, and paths with their SHA-256"
+                f"{self.repository}@{self.revision} {self.files} is no reference: expected owner/name, a "
+                "commit of 40 digits, and paths with their SHA-256"
             )
 
     def __str__(self) -> str:
@@ -156,7 +156,7 @@ def _of_tag(model_name: str, tag: str) -> tuple[str, tuple[tuple[str, ...], ...]
 def resolve(
     config: Any, what: str, cache_dir: str | Path | None = None, local_files_only: bool = False
 ) -> tuple[Reference, ...]:
-    """References to all that a config names, at the commits that are current now (or in the cache, offline)."""
+    """References to all that a config names, at the commits that are current now (offline: in the cache)."""
     return tuple(_resolve(source, what, cache_dir, local_files_only) for source in sources(config))
 
 
