@@ -17,6 +17,7 @@ from scripts import load_script
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
+from visaudio.cli import hub as hub_cli
 from visaudio.cli import sample as sample_cli
 from visaudio.cli import train as train_cli
 from visaudio.training.recipe import load_train_config
@@ -83,6 +84,8 @@ def check(command: str) -> None:
     elif program == "train.py":
         options = train_cli.parse(arguments)
         load_train_config(ROOT / options.config if options.config else None, options.overrides)
+    elif program == "visaudio.hub":
+        hub_cli._parser().parse_args(arguments)
     elif program == "bi_audio_dataset":
         builder_cli._parser().parse_args(arguments)
     else:
@@ -132,6 +135,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
     flags = options_of(sample_cli._parser()) | options_of(builder_cli._parser())
+    flags |= options_of(hub_cli._parser())
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")
     assert sorted(flag for flag in flags if not re.search(rf"{flag}(?![\w-])", tests)) == []
 

@@ -21,6 +21,11 @@ _SECRETS = (
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
 
 
+def on_hub(name: str) -> bool:
+    """Whether a name means a repository: owner/name, and no folder of that name is here."""
+    return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
+
+
 def redacted(text: str) -> str:
     """One line of at most 200 characters without anything that looks like a token or a password."""
     from huggingface_hub import get_token

@@ -139,8 +139,9 @@ def _licence(model: ModelFolder) -> list[str]:
     ]
     if model.references:
         lines += [
-            f"Stored here: {licences.combined([model.info.licence])}. Weights of other repositories are "
-            "fetched from there at the commits above and held against their checksums; each has its own licence:",
+            f"Stored here: {licences.combined([model.info.licence])}. Weights of other repositories "
+            "are fetched from there at the commits above and held against their checksums; each has its own "
+            "licence:",
             "",
             *(
                 f"- {part}, {one.repository}: {one.licence}"

@@ -87,11 +87,13 @@ def save_pretrained(
     dtype: of the weights on disk, float32 or float16; vectors (norms, biases, statistics) stay float32.
     references: parts whose weights are still those that their config names in another repository are
     referenced, not copied; False stores every part. max_shard_size: larger parts become several files.
+    The licence that is written covers those of published weights that are copied, too.
     Raises UserError if it cannot be written, ValueError if a weight does not fit half precision.
     """
     folder = Path(folder)
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     referenced = _references(components) if references else {}
+    info = _with_licences(components, referenced)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def save_pretrained(
                 temporary,
                 _preset_of(components, referenced),
                 components.sampling,
-                components.info,
+                info,
                 sums,
                 referenced,
                 {part: _count(getattr(components, part)) for part in components.parts},
@@ -191,6 +193,14 @@ def _references(components: Components) -> dict[str, tuple[Reference, ...]]:
         if references.same_weights(getattr(components, part), same):
             found[part] = made
     return found
+
+
+def _with_licences(components: Components, referenced: Mapping[str, Any]) -> ModelInfo:
+    """The info with the licences of published weights that are stored as copies, changed or not."""
+    copied = [part for part in components.parts if part not in referenced]
+    stated = [one for part in copied for one in references.licences_of(getattr(components.preset, part))]
+    info = components.info
+    return replace(info, licence=licences.combined([info.licence, *stated])) if stated else info
 
 
 def _preset_of(components: Components, referenced: Mapping[str, Any]) -> Preset:

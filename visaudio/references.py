@@ -182,7 +182,15 @@ def _resolve(source: Source, what: str, cache_dir: str | Path | None, local_file
     return Reference(source.field, source.repository, revision, files, licence, source.kind)
 
 
-def _licence(repository: str, revision: str, more: dict[str, Any]) -> str:
+def licences_of(
+    config: Any, cache_dir: str | Path | None = None, local_files_only: bool = False
+) -> tuple[str, ...]:
+    """The licences of all published weights that a config names; "unknown" where no card says one."""
+    more = {"what": "a licence", "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return tuple(_licence(source.repository, source.revision, more) for source in sources(config))
+
+
+def _licence(repository: str, revision: str | None, more: dict[str, Any]) -> str:
     try:
         stated = licences.of_card(
             hub_access.header_of(hub_access.fetch_file(repository, "README.md", revision, **more))

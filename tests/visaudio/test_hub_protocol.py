@@ -304,6 +304,11 @@ def test_copies_on_request_and_where_weights_have_changed(world, tmp_path):
     assert copied == [True, [], None] and (tmp_path / "copied/synchformer.safetensors").is_file()
     text = (tmp_path / "copied/config.json").read_text()
     assert "open_clip.bin" not in text and "sync.pth" not in text
+    stated = [
+        json.loads((tmp_path / name / "config.json").read_text())["info"]["licence"]
+        for name in ("tuned", "copied")
+    ]
+    assert stated == ["apple-amlr", "apple-amlr AND cc-by-nc-4.0"]  # a copy, changed or not, is still theirs
     again = COMMON + (
         "loaded = hub.load_pretrained(name)\nhub.save_pretrained(folder, loaded)\n"
         "result = sorted(hub.load_pretrained(folder).references)"
