@@ -26,10 +26,11 @@ from torch import nn
 from bi_audio_dataset.schema import UserError
 from visaudio import hub_access, licences, weight_files
 from visaudio.codec.dac import DacCodecConfig
+from visaudio.encoders import clip_models
+from visaudio.encoders.clip import ClipConfig, without_weights
 
 Kind = Literal["file", "folder", "open_clip"]
 FIELDS = ("model_name", "weights", "vocoder_weights")
-_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -120,24 +121,33 @@ class Source:
 
 
 def sources(config: Any) -> tuple[Source, ...]:
-    """The published weights that a part's config names; empty where it names none, or a local file."""
-    found = []
+    """The published weights that a part's config names; empty where it names none, or a local file too."""
+    found = _sources(config)
+    return () if None in found else tuple(found)
+
+
+def _sources(config: Any) -> list[Source | None]:
+    """One for each setting that names weights; None for what is no file of the Hub."""
+    found: list[Source | None] = []
     model_name = getattr(config, "model_name", None) or ""
-    if model_name.startswith("hf-hub:"):
-        wanted = (("open_clip_config.json",), _OPEN_CLIP_WEIGHTS)
-        return (Source("model_name", model_name.removeprefix("hf-hub:"), wanted, kind="open_clip"),)
+    if model_name.startswith(clip_models.HUB):
+        repository, _, revision = model_name.removeprefix(clip_models.HUB).partition("@")
+        wanted = ((clip_models.DESCRIPTION,), *(() if config.weights else (clip_models.WEIGHTS,)))
+        found.append(Source("model_name", repository, wanted, revision or None, kind="open_clip"))
     for name in FIELDS[1:]:
         value = getattr(config, "source" if name == "weights" and hasattr(config, "source") else name, None)
-        if value is None or Path(value).exists():
-            continue
-        if on_hub := weight_files.ON_HUB.fullmatch(value):
-            found.append(Source(name, on_hub["repository"], ((on_hub["file"],),), on_hub["revision"]))
-        elif isinstance(config, DacCodecConfig) and hub_access.REPOSITORY.fullmatch(value):
-            wanted = (("config.json",), ("model.safetensors", "pytorch_model.bin"))
-            found.append(Source(name, value, wanted, kind="folder"))
-        elif model_name and (tagged := _of_tag(model_name, value)):
-            found.append(Source(name, *tagged))
-    return tuple(found)
+        if value is not None:
+            found.append(None if Path(value).exists() else _source(config, name, value, model_name))
+    return found
+
+
+def _source(config: Any, name: str, value: str, model_name: str) -> Source | None:
+    if on_hub := weight_files.ON_HUB.fullmatch(value):
+        return Source(name, on_hub["repository"], ((on_hub["file"],),), on_hub["revision"])
+    if isinstance(config, DacCodecConfig) and hub_access.REPOSITORY.fullmatch(value):
+        return Source(name, value, (("config.json",), ("model.safetensors",)), kind="folder")
+    tagged = _of_tag(model_name, value) if isinstance(config, ClipConfig) and model_name else None
+    return Source(name, *tagged) if tagged else None
 
 
 def _of_tag(model_name: str, tag: str) -> tuple[str, tuple[tuple[str, ...], ...]] | None:
@@ -148,9 +158,7 @@ def _of_tag(model_name: str, tag: str) -> tuple[str, tuple[tuple[str, ...], ...]
     repository, _, file = place.rpartition("/")
     if not hub_access.REPOSITORY.fullmatch(repository):
         return None
-    if not file:
-        return repository, (_OPEN_CLIP_WEIGHTS,)
-    return repository, ((str(Path(file).with_suffix(".safetensors")), file),)
+    return repository, ((file,) if file else clip_models.WEIGHTS,)
 
 
 def resolve(
@@ -187,7 +195,8 @@ def licences_of(
 ) -> tuple[str, ...]:
     """The licences of all published weights that a config names; "unknown" where no card says one."""
     more = {"what": "a licence", "cache_dir": cache_dir, "local_files_only": local_files_only}
-    return tuple(_licence(source.repository, source.revision, more) for source in sources(config))
+    named = [source for source in _sources(config) if source is not None]
+    return tuple(_licence(source.repository, source.revision, more) for source in named)
 
 
 def _licence(repository: str, revision: str | None, more: dict[str, Any]) -> str:
@@ -208,6 +217,8 @@ def _licence(repository: str, revision: str | None, more: dict[str, Any]) -> str
 
 def stripped(config: Any) -> Any:
     """A part's config without the files that its weights came from: they stand in the model's own folder."""
+    if isinstance(config, ClipConfig):
+        return without_weights(config)
     return replace(config, **{name: None for name in FIELDS[1:] if hasattr(config, name)})
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ def sha256(path: str | Path) -> str:
         while block := handle.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def fetch_first(sources: Sequence[str], what: str = "a model") -> Path:
+    """The first of several sources that there is; the last one's UserError where there is none."""
+    for source in sources[:-1]:
+        try:
+            return fetch(source, what)
+        except UserError:
+            continue
+    return fetch(sources[-1], what)
 
 
 def read(path: str | Path, what: str = "a model") -> dict[str, Any]:

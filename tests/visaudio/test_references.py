@@ -33,7 +33,7 @@ def test_what_the_presets_name():
     """The real ones, by name: none of their gigabytes is fetched."""
     small = get_preset("small")
     assert named(small.clip) == [("weights", "apple/DFN5B-CLIP-ViT-H-14-378", None, (OPEN_CLIP,), "file")]
-    dac = (("config.json",), ("model.safetensors", "pytorch_model.bin"))
+    dac = (("config.json",), ("model.safetensors",))
     assert named(small.codec) == [("weights", "descript/dac_44khz", None, dac, "folder")]
     path = "ext_weights/synchformer_state_dict.pth"
     assert named(small.synchformer) == [("weights", "hkchengrex/MMAudio", None, ((path,),), "file")]
@@ -51,6 +51,14 @@ def test_what_is_no_published_file(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"")
     assert sources(ClipConfig(weights=str(tmp_path / "w.pth"))) == ()
     assert sources(SynchformerConfig()) == () and sources(PerceptionConfig(weights=None)) == ()
+    # one file of two: the other could not be named to anybody else
+    both = replace(SMALL.codec, weights="a/b:v.pth", vocoder_weights=str(tmp_path / "w.pth"))
+    assert sources(both) == () and references.licences_of(both, tmp_path, True) == ("unknown",)
+    named_so = ClipConfig(model_name="hf-hub:a/b@v1", weights="c/d:e.bin")
+    assert [(s.repository, s.revision, s.wanted) for s in sources(named_so)] == [
+        ("a/b", "v1", (("open_clip_config.json",),)),
+        ("c/d", None, (("e.bin",),)),
+    ]
     # a tag that open_clip has from elsewhere than the Hub
     assert sources(ClipConfig(model_name="RN50", weights="no_such_tag")) == ()
     (source,) = sources(SynchformerConfig(weights="a/b@refs/pr/1:x/y.pth"))
