@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import json
 import shlex
 import subprocess
@@ -34,6 +33,7 @@ from visaudio.data.dataset import Clip, open_dataset, read_clip
 from visaudio.evaluation import synth_outputs, synth_report
 from visaudio.evaluation.figures import plot_clip
 from visaudio.evaluation.synth_benchmark import ANALYSIS_RATE_HZ, GROUPS, derangement, groups_of
+from visaudio.model_card import weights_digest
 
 HERE = Path(__file__).resolve().parent
 MARKS = ("<!-- synth_quality: begin -->", "<!-- synth_quality: end -->")
@@ -135,11 +135,8 @@ def evenly(names: list[str], count: int | None) -> list[str]:
 
 def check_identity(options: argparse.Namespace) -> dict:
     """What the sounds in --output are made from. UserError if those there are of something else."""
-    digest = hashlib.sha256()
-    folder = hub.find_model(options.model)
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
-        digest.update(path.read_bytes())
-    identity = {"model": str(options.model), "weights_sha256": digest.hexdigest()[:16], "seed": options.seed}
+    digest = weights_digest(hub.find_model(options.model))
+    identity = {"model": str(options.model), "weights_sha256": digest, "seed": options.seed}
     path = options.output / "made.json"
     if path.is_file() and (old := json.loads(path.read_text())) != identity:
         raise UserError(f"{options.output} holds sounds of {old}, not of {identity}: give another --output")

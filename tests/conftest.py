@@ -13,3 +13,14 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared/ folder with reference media")
     return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A Hub on loopback and processes that ask it (hub_world.py)."""
+    from hub_world import World
+
+    world = World(tmp_path_factory.mktemp("world"))
+    world.client("offline")  # it imports torch while the first tests run
+    yield world
+    world.close()

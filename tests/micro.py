@@ -71,6 +71,11 @@ def micro_components(seed: int = 0, **settings) -> hub.Components:
     return components
 
 
+def weights_of(components: hub.Components) -> dict[str, torch.Tensor]:
+    """All tensors of a model by "part.name"."""
+    return {f"{p}.{k}": v for p in components.parts for k, v in getattr(components, p).state_dict().items()}
+
+
 def moving_square(num_frames: int, width: int = 64, height: int = 48) -> np.ndarray:
     """(T, H, W, 3) uint8: a bright square that goes from left to right over noise."""
     frames = np.random.default_rng(0).integers(0, 90, (num_frames, height, width, 3), dtype=np.uint8)

@@ -18,6 +18,7 @@ import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
 from visaudio.cli import features as features_cli
+from visaudio.cli import hub as hub_cli
 from visaudio.cli import sample as sample_cli
 from visaudio.cli import train as train_cli
 from visaudio.training.recipe import load_train_config
@@ -85,6 +86,8 @@ def check(command: str) -> None:
     elif program == "train.py":
         options = train_cli.parse(arguments)
         load_train_config(ROOT / options.config if options.config else None, options.overrides)
+    elif program == "visaudio.hub":
+        hub_cli._parser().parse_args(arguments)
     elif program == "bi_audio_dataset":
         builder_cli._parser().parse_args(arguments)
     elif program == "visaudio.data.features":
@@ -135,7 +138,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
-    parsers = (sample_cli._parser(), builder_cli._parser(), features_cli._parser())
+    parsers = (sample_cli._parser(), builder_cli._parser(), features_cli._parser(), hub_cli._parser())
     flags = set().union(*map(options_of, parsers))
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")
     assert sorted(flag for flag in flags if not re.search(rf"{flag}(?![\w-])", tests)) == []

@@ -9,6 +9,7 @@ A source is a path, or "owner/name:path/in/the/repository", with "@revision" aft
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio import hub_access
 
-_ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)")
+ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)")
 WRAPPERS = ("state_dict", "model", "generator")  # keys under which public checkpoints keep their tensors
 
 
@@ -31,25 +33,25 @@ def fetch(source: str | Path, what: str = "a model") -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    found = _ON_HUB.fullmatch(str(source))
+    found = ON_HUB.fullmatch(str(source))
     if path.exists() or not found:
         raise UserError(
             f"no weights of {what} at {source}: expected a file, or owner/name:path of a file on the Hub"
         )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     repository, revision, file = found["repository"], found["revision"], found["file"]
     try:
-        return Path(hf_hub_download(repository, file, revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"weights of {what}, {source}: not in the local cache, and the Hub cannot be reached; "
-            "give the path of a file you have"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"weights of {what}, {source}: cannot be fetched from the Hub: {reason}") from error
+        return hub_access.fetch_file(repository, file, revision, what=f"weights of {what}, {source}")
+    except UserError as error:
+        raise UserError(f"{error}; or give the path of a file you have") from error
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def fetch_first(sources: Sequence[str], what: str = "a model") -> Path:

@@ -37,7 +37,8 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def hub():
-    hub = HubServer("ann/parts")
+    hub = HubServer()
+    hub.make("ann/parts", "datasets")
     yield hub
     hub.close()
 
@@ -46,11 +47,12 @@ def hub():
 def start(tmp_path, hub):
     """A build in a process of its own: huggingface_hub reads its environment when it is imported."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join(str(Path(__file__).parents[up]) for up in (0, 1, 2))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     more = {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": "hf_x",
+        "HF_HUB_DISABLE_XET": "1",
         "HF_HOME": str(tmp_path / "home"),
         "PYTHONPATH": paths,
     }
@@ -66,26 +68,27 @@ def start(tmp_path, hub):
 def test_killed_and_gone_on_the_bytes_are_those_of_a_local_build(tmp_path, hub, start, monkeypatch):
     monkeypatch.setattr(unit, "ClipMaker", QuickMaker)
     quick_build(tmp_path / "plain", 9)
-    hub.files["mine/notes.txt"] = b"mine"
+    repository = hub.repositories["datasets", "ann/parts"]
+    repository.put({"mine/notes.txt": b"mine"})
     holds, folder = tmp_path / "holds", tmp_path / "set"
     holds.touch()
     killed, deadline = start(folder), time.monotonic() + 120
     before = ["mine/build.json", *(name for name in BUILT if name != "mine/fake-4.parquet"), "mine/notes.txt"]
-    while sorted(hub.files) != before:
+    while sorted(repository.files) != before:
         assert killed.poll() is None and time.monotonic() < deadline, killed.stderr.read()
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    done = len(hub.commits)
+    done = len(repository.log)
     assert done == 1 + 6 and not (folder / "data").exists()
     holds.unlink()
     process = start(folder)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert digests(folder) == digests(tmp_path / "plain")
-    assert hub.commits[done] == [("file", "mine/fake-4.parquet")]  # the one that was missing
-    assert {key for commit in hub.commits[done + 1 :] for key, _ in commit} == {"deletedFile"}
-    assert hub.files == {"mine/notes.txt": b"mine"}
+    assert repository.log[done] == [("lfsFile", "mine/fake-4.parquet")]  # the one that was missing
+    assert {key for commit in repository.log[done + 1 :] for key, _ in commit} == {"deletedFile"}
+    assert repository.files == {"mine/notes.txt": b"mine"}
 
 
 @pytest.mark.slow
@@ -94,4 +97,4 @@ def test_wrong_token_is_one_line(tmp_path, hub, start):
     _, errors = process.communicate(timeout=120)
     (line,) = errors.splitlines()
     assert process.returncode == 2 and line.startswith(f"error: '{MINE}' cannot be used (")
-    assert hub.commits == []
+    assert hub.repositories["datasets", "ann/parts"].log == []

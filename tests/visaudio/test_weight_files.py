@@ -61,7 +61,7 @@ def test_sources_on_the_hub(tmp_path, monkeypatch):
     torch.save(STATE, tmp_path / "w.pth")
     asked = []
 
-    def download(repository, file, revision=None):
+    def download(repository, file, revision=None, **_):
         asked.append((repository, file, revision))
         return str(tmp_path / "w.pth")
 

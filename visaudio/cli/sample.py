@@ -99,14 +99,15 @@ def _parser() -> argparse.ArgumentParser:
         help="packaged name, model folder, Hub repository, or mmaudio-small-44k, -medium-44k, -large-44k, "
         "-large-44k-v2: MMAudio's public weights, equal in both ears (default: tiny)",
     )
+    add("--revision", metavar="NAME", help="branch, tag or commit, where --variant is a Hub repository")
     add(
         "--weights",
         action="append",
         default=[],
         type=_part,
         metavar="PART=FILE",
-        help="take a part (network, codec, clip, synchformer; of mmaudio-* also vocoder) from another file; "
-        "may be repeated",
+        help="take a part (network, codec, clip, synchformer, spatial; mmaudio-* also vocoder) from another "
+        "file; may be repeated",
     )
     add("--output", type=Path, metavar="DIR", help="folder to write to (default: beside each video)")
     add("--full_precision", action="store_true", help="float32 on a GPU too (a CPU always uses it)")
@@ -216,7 +217,10 @@ def _run_jobs(jobs: list[Job], options: argparse.Namespace, report: _Report) -> 
     from visaudio.pipeline import ViSAudioPipeline
 
     pipeline = ViSAudioPipeline.from_pretrained(
-        options.variant, overrides=dict(options.weights), full_precision=options.full_precision
+        options.variant,
+        revision=options.revision,
+        overrides=dict(options.weights),
+        full_precision=options.full_precision,
     )
     if pipeline.components.info.limits:
         print(f"note: {pipeline.components.info.limits}", file=sys.stderr)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from visaudio.config import to_dict
+from visaudio.hub_access import on_hub
+from visaudio.licences import combined
 from visaudio.model import warm_start
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
-from visaudio.training.parts import load_parts, load_spatial, load_weights, published
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published, shown
 from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
 from visaudio.training.sources import dataset_name, describe, extractions, open_features
@@ -142,7 +144,13 @@ class FullRun:
             info=self.info(),
             spatial=load_spatial(self.config.model),
         )
-        hub.save_pretrained(self.model_folder, components, torch.float16)
+        hub.save_pretrained(
+            self.model_folder,
+            components,
+            torch.float16,
+            references=self.config.export.references,
+            max_shard_size=self.config.export.max_shard_size,
+        )
         if self.config.hub is not None:
             hub_config = to_dict(self.config.hub)  # a failure leaves the folder; the same stage tries again
             say(f"pushed: {hub.push_to_hub(self.model_folder, **hub_config)}")
@@ -154,15 +162,18 @@ class FullRun:
         """Licence, provenance and limits of what comes out: what entered says what they are."""
         from visaudio.hub import ModelInfo
 
-        entered = [f"{part} from {source}" for part, source in published(self.config.model).items()]
+        entered = [f"{part} from {shown(self.config.model, part)}" for part in published(self.config.model)]
         if self.config.init_from is not None:
             entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
         synthetic = all(name.startswith("BiAudio-Synth") for name in self.summary()["data"].split("; "))
+        entered_licences = [self.config.export.licence] if self.config.export.licence else []
+        entered_licences += [warm_start.LICENCE] if self.config.init_from is not None else []
         return ModelInfo(
-            licence=warm_start.LICENCE if self.config.init_from is not None else ModelInfo.licence,
+            licence=combined([ModelInfo.licence, *entered_licences]),
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
             limits=LIMITS if synthetic else "",
             training=self.summary(),
+            datasets=(self.dataset,) if on_hub(self.dataset) else (),
         )
 
     @property

@@ -17,12 +17,25 @@ def published(model: Preset) -> dict[str, str]:
     """Part -> where its published weights come from, for the parts of a preset that name some."""
     found = {}
     for part in (*FROZEN, "spatial"):
-        config = getattr(model, part)
-        name = getattr(config, "model_name", None)
-        source = getattr(config, "source", getattr(config, "weights", None))
+        name, source = _named(model, part)
         if source is not None or (name or "").startswith(("hf-hub:", "local-dir:")):
             found[part] = " ".join(str(word) for word in (name, source) if word)
     return found
+
+
+def _named(model: Preset, part: str) -> tuple[str | None, str | None]:
+    config = getattr(model, part)
+    return getattr(config, "model_name", None), getattr(config, "source", getattr(config, "weights", None))
+
+
+def shown(model: Preset, part: str) -> str:
+    """Where a part's weights come from, for a model card: of a local file its name, not where it lies."""
+    words = []
+    for word in _named(model, part):
+        if word and (word.startswith("local-dir:") or Path(word).exists() or Path(word).is_absolute()):
+            word = Path(word).name
+        words += [word] if word else []
+    return " ".join(words)
 
 
 def make_part(model: Preset, part: str) -> Any:

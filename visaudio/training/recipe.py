@@ -74,6 +74,18 @@ def _flow() -> FlowStageConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """How the model folder is written (model_folder.save_pretrained). references: codec and encoders that are
+    published elsewhere are referenced, not copied. licence: of data or local files that entered, where it
+    is stricter than Apache 2.0; those of published weights count by themselves.
+    """
+
+    references: bool = True
+    max_shard_size: str = "5GB"
+    licence: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """preset names where the sizes in ``model`` start from. data: one dataset, or a list of sources that are
     trained on together; stages that train a frozen part then read the first of them. output: null is
@@ -96,6 +108,7 @@ class TrainConfig:
     synchformer: SynchformerStageConfig = field(default_factory=_synchformer)
     flow: FlowStageConfig = field(default_factory=_flow)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     hub: HubConfig | None = None
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from visaudio.training import full_run
 from visaudio.training.flow_stage import FlowStageConfig, new_network
 from visaudio.training.initial import initialise
 from visaudio.training.parts import load_parts, published
-from visaudio.training.recipe import TrainConfig, load_train_config
+from visaudio.training.recipe import DataConfig, ExportConfig, TrainConfig, load_train_config
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,10 @@ def test_the_licence_of_what_entered_is_kept(model, files, tmp_path, monkeypatch
     assert info.licence == "apache-2.0" and "codec from " in info.provenance and info.limits == ""
     info = full_run.FullRun(replace(config, init_from=str(files["network"]))).info()
     assert info.licence == "cc-by-nc-4.0" and "started from MMAudio (network.pth)" in info.provenance
+    # where files lay on this machine is nobody's business
+    assert "codec from codec.pth" in info.provenance and str(files["codec"].parent) not in info.provenance
+    stated = replace(config, export=ExportConfig(licence="cc-by-nc-sa-4.0"), init_from=str(files["network"]))
+    assert full_run.FullRun(stated).info().licence == "cc-by-nc-sa-4.0"
+    assert info.datasets == ()
+    public = replace(config, data=DataConfig(path="org/BiAudio"))
+    assert full_run.FullRun(public).info().datasets == ("org/BiAudio",)
