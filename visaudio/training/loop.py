@@ -23,6 +23,7 @@ from visaudio.precision import PRECISIONS, use_bf16
 from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
+from visaudio.training.losses import LossRecord
 from visaudio.training.optimizer import check_optimizer, make_optimizer
 from visaudio.training.progress import Progress
 from visaudio.training.run_state import RunState
@@ -123,6 +124,7 @@ def train(
         ema.forget_after(run.step)
     model, optimizer = accelerator.prepare(network, optimizer)
 
+    record = LossRecord(folder, accelerator, run.step)
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step) if main else None
     progress = Progress("flow", run.total_steps, run.step, visible=main)
     progress.say(f"flow: {len(samples.ids)} clips, from step {run.step}, files go to {folder}")
@@ -142,6 +144,7 @@ def train(
                 with accelerator.accumulate(model):
                     losses = batch_losses(model, network, batch)
                     guard.add(run.step, batch.ids, losses.detach())
+                    record.add(run.step + 1, losses)
                     accelerator.backward(losses.mean())
                     if accelerator.sync_gradients:
                         grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -160,6 +163,7 @@ def train(
             if main and (last or run.step % run.snapshot_every == 0):
                 ema.snapshot()
             if last or run.step % config.log_every == 0:
+                record.flush()
                 loss = _mean_over_processes(accelerator, torch.stack(window).mean())
                 window.clear()
                 figures = {"loss": loss, "grad_norm": float(grad_norm), "learning_rate": rate}
@@ -179,6 +183,7 @@ def train(
                 due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
                 if last or stopping or _any_process(accelerator, due):
                     guard.check(grad_norm, force=True)
+                    record.flush()
                     if main:
                         run.save(accelerator.unwrap_model(model), optimizer, ema)
                     last_save = time.monotonic()
