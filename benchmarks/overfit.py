@@ -16,19 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visaudio import presets, solver
+from visaudio import flow, presets, solver
+from visaudio.flow import timesteps_from_normal
 from visaudio.guidance import guided
 from visaudio.presets import Preset
 from visaudio.training.batches import DropoutConfig, conditions_of, stream
@@ -37,10 +37,9 @@ from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.flow_stage import new_network
 from visaudio.training.loop import FlowLoopConfig, train
 from visaudio.training.schedule import ScheduleConfig
-from visaudio.training.validation import FlowValidation, ValidationConfig
 
 TARGET = 0.05  # of the loss before the first step
-TIMES = 5  # the fixed grid: t = 0.1, 0.3, 0.5, 0.7, 0.9, one noise for each clip
+TIMES = 5
 EAR_CORRELATION = 0.7
 SMOOTH_TOKENS = 2.0  # standard deviation of the latents' smoothing in time
 
@@ -91,32 +90,58 @@ def _tracks(random: np.random.Generator, ears: int, tokens: int, dim: int) -> Te
     return (_normal(random, ears, tokens + 2 * reach, dim).unfold(1, len(kernel), 1) * kernel).sum(-1)
 
 
-class Curve:
-    """Lines of {"step", "raw", "averaged"}: mean loss over clips and times of the grid; `train`'s validate."""
+class Grid:
+    """The fixed grid: one noise for each clip, t at the middles of TIMES equally likely parts of the
+    training's own logit-normal, so that its mean loss is the training's loss without the chance of a draw.
+    """
 
-    def __init__(self, network: nn.Module, samples: SmoothClips, path: Path, bf16: bool):
-        self.raw, self.path, self.bf16 = network, path, bf16
-        config = ValidationConfig(loss_clips=len(samples.ids), time_bins=TIMES, audio_clips=0)
-        self._grid = FlowValidation(samples, config, seed=0)
+    def __init__(self, samples: SmoothClips, t_mean: float, bf16: bool):
+        self.samples, self.bf16 = samples, bf16
+        middles = (torch.arange(TIMES) + 0.5) / TIMES
+        self.times = timesteps_from_normal(torch.special.ndtri(middles), t_mean)
+
+    def losses(self, network: nn.Module) -> list[float]:
+        """Mean over the clips at each time."""
+        training = network.training
+        network.eval()
+        rows = self.samples.rows
+        x_1 = network.normalize(torch.stack([row["latents"] for row in rows]))
+        x_0, conditions = noise_of(self.samples, "grid"), conditions_of(rows)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            prepared = network.preprocess_conditions(conditions, x_1.shape[2])
+            found = []
+            for t in self.times:
+                t = t.expand(len(rows))
+                v_pred = network.predict_velocity(flow.interpolate(x_0, x_1, t), t, prepared)
+                loss = flow.flow_matching_loss(v_pred, flow.velocity_target(x_0, x_1))
+                found.append(float(loss.mean()))
+        network.train(training)
+        return found
+
+
+def noise_of(samples: SmoothClips, name: str) -> Tensor:
+    """(B, 2, N, D), of this name and the clips' own."""
+    shape = tuple(samples.rows[0]["latents"].shape)
+    return torch.stack([_normal(stream(0, name, sample_id), *shape) for sample_id in samples.ids])
+
+
+class Curve:
+    """`train`'s validate: a line {"step", "raw", "averaged"} of losses on the grid, a list each, by time."""
+
+    def __init__(self, network: nn.Module, grid: Grid, path: Path):
+        self.raw, self.grid, self.path = network, grid, path
 
     def __call__(self, averaged: nn.Module, step: int, _writer: object) -> None:
         lines = [line for line in read_curve(self.path) if line["step"] < step]
-        lines.append({"step": step, "raw": self.loss(self.raw), "averaged": self.loss(averaged)})
+        lines.append(
+            {"step": step, "raw": self.grid.losses(self.raw), "averaged": self.grid.losses(averaged)}
+        )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
 
-    def loss(self, network: nn.Module) -> float:
-        training = network.training
-        network.eval()
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            figures = self._grid.losses(network)
-        network.train(training)
-        print("  ".join(f"{name} {value:.3f}" for name, value in figures.items()), file=sys.stderr)
-        return figures["loss"]
 
-
-def read_curve(path: Path) -> list[dict[str, float]]:
+def read_curve(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
@@ -133,7 +158,7 @@ def loop_config(options: argparse.Namespace) -> FlowLoopConfig:
         checkpoint_minutes=options.checkpoint_minutes,
         keep_checkpoints=1,
         schedule=ScheduleConfig(
-            peak=options.peak, warmup_steps=20, decay="cosine", decay_start=0.4, final_ratio=0.02
+            peak=options.peak, warmup_steps=30, decay="cosine", decay_start=0.4, final_ratio=0.02
         ),
         dropout=DropoutConfig(visual=0, clip=0, sync=0, spatial=0, text=0, hfov=0),
         ema=EmaConfig(sigma_rels=(0.05, 0.15), output_sigma_rel=0.05, snapshots=1),
@@ -148,14 +173,12 @@ def samples_errors(network: nn.Module, samples: SmoothClips, num_steps: int, bf1
     """
     rows = samples.rows
     truth = network.normalize(torch.stack([row["latents"] for row in rows]))
-    noise = np.stack(
-        [stream(1, "sampling", name).standard_normal(truth.shape[1:], dtype=np.float32) for name in samples.ids]
-    )
+    noise = noise_of(samples, "sampling")
     network.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         prepared = network.preprocess_conditions(conditions_of(rows), truth.shape[2])
         velocity = guided(network.predict_velocity, prepared, None, 1.0)
-        found = solver.solve(velocity, torch.from_numpy(noise), solver.time_grid(num_steps)).float()
+        found = solver.solve(velocity, noise, solver.time_grid(num_steps)).float()
     size = truth.square().mean().sqrt()
     apart = (found[:, None] - truth[None]).square().mean(dim=(2, 3, 4)).sqrt() / size  # (B sampled, B true)
     return {
@@ -177,18 +200,18 @@ def report(options: argparse.Namespace, preset: Preset, samples: SmoothClips, co
     ema.load_state_dict(checkpoint.ema)
     network.load_state_dict(checkpoint.network)
     curve = read_curve(options.output / "curve.jsonl")
-    start = curve[0]["raw"]
+    grid = Grid(samples, options.t_mean, bf16=False)
+    start = mean(curve[0]["raw"])
     figures: dict[str, Any] = {
         "step": checkpoint.state["step"],
         "parameters": sum(p.numel() for p in network.parameters()),
         "tokens": samples.rows[0]["latents"].shape[1],
         "start": start,
-        "lowest": min(min(line["raw"], line["averaged"]) for line in curve),
+        "times": grid.times.tolist(),
     }
-    judge = Curve(network, samples, options.output / "unused", bf16=False)
     for name, one in (("raw", network), ("averaged", ema.averaged)):
-        loss = judge.loss(one)
-        figures[name] = {"loss": loss, "of_start": loss / start}
+        losses = grid.losses(one)
+        figures[name] = {"losses": losses, "loss": mean(losses), "of_start": mean(losses) / start}
         figures[name] |= samples_errors(one, samples, options.sampling_steps, bf16=False)
     return figures
 
@@ -200,12 +223,17 @@ def plot(curve: Sequence[Mapping[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    steps, start = [line["step"] for line in curve], curve[0]["raw"]
+    steps, start = [line["step"] for line in curve], mean(curve[0]["raw"])
     figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=100)
     for name, label in (("raw", "weights as trained"), ("averaged", "EMA, sigma_rel 0.05")):
-        axes.plot(steps, [100 * line[name] / start for line in curve], label=label)
+        axes.plot(steps, [100 * mean(line[name]) / start for line in curve], label=label)
     axes.axhline(100 * TARGET, color="grey", linestyle=":", label=f"{100 * TARGET:g} %")
-    axes.set(yscale="log", xlabel="optimizer step", ylabel="loss, % of its start", title="Eight clips, one fixed grid")
+    axes.set(
+        yscale="log",
+        xlabel="optimizer step",
+        ylabel="loss, % of its start",
+        title="Eight clips, one fixed grid",
+    )
     axes.legend()
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,17 +243,19 @@ def plot(curve: Sequence[Mapping[str, float]], path: Path) -> None:
 
 def markdown(figures: Mapping[str, Any], command: str, commit: str) -> str:
     lines = [
-        f"`{command}` at commit `{commit}`: {figures['parameters'] / 1e6:.0f} M parameters, {figures['tokens']} "
-        f"tokens an ear, {figures['step']} steps; loss {figures['start']:.2f} before the first.",
+        f"`{command}` at commit `{commit}`: {figures['parameters'] / 1e6:.0f} M parameters, "
+        f"{figures['tokens']} tokens an ear, {figures['step']} steps; loss {figures['start']:.2f} before.",
         "",
-        "| weights | loss | of its start | sampled latents off by | worst clip | off another clip's | own clip nearest |",
+        "| weights | loss | of its start | sampled latents off by | worst clip | off another clip's "
+        "| own clip nearest |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, label in (("raw", "as trained"), ("averaged", "EMA")):
         one = figures[name]
         lines.append(
             f"| {label} | {one['loss']:.3f} | {100 * one['of_start']:.1f} % | {100 * one['error']:.1f} % "
-            f"| {100 * one['worst_clip']:.1f} % | {100 * one['of_another']:.0f} % | {100 * one['own_is_nearest']:.0f} % |"
+            f"| {100 * one['worst_clip']:.1f} % | {100 * one['of_another']:.0f} % "
+            f"| {100 * one['own_is_nearest']:.0f} % |"
         )
     return "\n".join(lines)
 
@@ -236,16 +266,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--set", nargs="*", default=[], help="e.g. network.hidden_dim=128 network.num_heads=2")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="e.g. network.hidden_dim=128 network.num_heads=2"
+    )
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--duration-s", type=float, default=0.5)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--peak", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--peak", type=float, default=8e-4, help="learning rate")
     parser.add_argument("--optimizer", default="adamw")
     parser.add_argument("--t-mean", type=float, default=0.0, help="of the logit-normal times")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--every", type=int, default=20, help="steps between points of the curve")
+    parser.add_argument("--every", type=int, default=40, help="steps between points of the curve")
     parser.add_argument("--checkpoint-minutes", type=float, default=20.0)
     parser.add_argument("--sampling-steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
@@ -257,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = loop_config(options)
     if not options.report:
         network = new_network(preset.network, samples, None, options.seed)
-        curve = Curve(network, samples, options.output / "curve.jsonl", options.precision == "bf16")
+        grid = Grid(samples, options.t_mean, options.precision == "bf16")
+        curve = Curve(network, grid, options.output / "curve.jsonl")
         if not read_curve(curve.path):
             curve(network, 0, None)
         train(network, samples, config, options.output, options.seed, curve)

@@ -35,7 +35,7 @@ class LossRecord:
             _keep_until(self.path, step)
 
     def add(self, step: int, losses: Tensor) -> None:
-        """losses (B,): this process's share of one accumulation round of the step that is ``step`` when done."""
+        """losses (B,): this process's share of one round of the step that is ``step`` when done."""
         self._rounds.setdefault(step, []).append(losses.detach().float().mean())
 
     def flush(self) -> None:
