@@ -62,3 +62,35 @@ def test_paper_scale_recipe_is_mmaudios():
     loop = from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset)).flow.loop
     assert (loop.steps, loop.batch_size, loop.clip_norm, loop.betas) == (300000, 512, 1.0, (0.9, 0.95))
     assert [m * loop.steps for m in loop.schedule.milestones] == pytest.approx([240000, 270000])
+
+
+LAUNCHERS = sorted((FOLDER / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda p: p.stem)
+def test_a_launchers_file_is_accelerates(path):
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    config = ClusterConfig.from_yaml_file(path)  # refuses keys that it does not have
+    assert config.num_processes == 8 * config.num_machines
+    # what this program decides itself is left to it
+    assert config.mixed_precision == "no" and not config.dynamo_config
+
+
+def test_fsdp2_reaches_the_program_as_version_2(monkeypatch):
+    """What `accelerate launch --config_file fsdp2.yaml` puts into the environment of each process."""
+    from accelerate.commands import launch
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    parser = launch.launch_command_parser()
+    given = ["--config_file", str(FOLDER / "accelerate" / "fsdp2.yaml"), "train.py", "preset=large"]
+    arguments, *_ = launch._validate_launch_command(parser.parse_args(given))
+    environment = prepare_multi_gpu_env(arguments)
+    for name, value in environment.items():
+        if name.startswith(("ACCELERATE", "FSDP")):
+            monkeypatch.setenv(name, value)
+    assert environment["ACCELERATE_USE_FSDP"] == "true" and arguments.training_script_args == ["preset=large"]
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    assert not plugin.cpu_ram_efficient_loading and not plugin.activation_checkpointing

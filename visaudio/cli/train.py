@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     stages.check(chosen, options.adopt)
     check_dataset(config, [stage.name for stage in chosen if not stages.finished(stage.name)])
     set_threads(config.threads)
+    first = int(os.environ.get("RANK", "0")) == 0
     if not options.dry_run:
         try:
             config.folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +95,9 @@ def run(options: argparse.Namespace) -> int:
             raise UserError(
                 f"output={config.folder} cannot be made a folder ({error.strerror or error})"
             ) from error
-        (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
-    if int(os.environ.get("RANK", "0")) == 0:
+        if first:
+            (config.folder / "config.json").write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    if first:
         device = (
             torch.cuda.get_device_name()
             if torch.cuda.is_available()
@@ -107,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not stages.execute(chosen):
         return 130
-    if chosen[-1].name == "export":
+    if first and chosen[-1].name == "export":
         say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")
     return 0
 

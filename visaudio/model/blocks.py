@@ -68,6 +68,12 @@ class StreamBlock(nn.Module):
         return self.after(x, attend(*qkv), modulation)
 
 
+class BranchBlock(StreamBlock):
+    """A stream block by itself, as the branches hold them; a class of its own so that sharding, activation
+    checkpointing and compilation can name what is called as a whole (a joint block's streams are not).
+    """
+
+
 class JointBlock(nn.Module):
     """Latents, video and text tokens attend to each other; each stream has its own weights.
 

@@ -18,16 +18,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from visaudio.model.blocks import FinalLayer, InterEarAttention, JointBlock, StreamBlock, for_each_ear
+from visaudio.model.blocks import (
+    BranchBlock,
+    FinalLayer,
+    InterEarAttention,
+    JointBlock,
+    StreamBlock,
+    for_each_ear,
+)
 from visaudio.model.conditions import Conditions, PreparedConditions
 from visaudio.model.guess import ConditionGuess, straight_guess
 from visaudio.model.layers import ChannelLastConv1d, GatedMLP, TimeEmbedding
 from visaudio.model.rope import Rotation, rotation
 from visaudio.model.spacetime import SpacetimeModule
-from visaudio.model.timing import interpolate_at, sync_track_index, token_positions
+from visaudio.model.timing import interpolate_at, kept, sync_track_index, token_positions
 from visaudio.sequence import SequenceConfig
 
 
+@kept
 def nearest_index(source: int, target: int) -> Tensor:
     """For each of `target` positions the index of the nearest of `source`, (target,).
 
@@ -132,7 +140,7 @@ class DualBranchNetwork(nn.Module):
             JointBlock(*sizes, c.block_kernel, pre_only=i == last) for i in range(c.joint_blocks)
         )
         self.branches = nn.ModuleList(
-            nn.ModuleList(StreamBlock(*sizes, c.block_kernel) for _ in range(c.branch_blocks))
+            nn.ModuleList(BranchBlock(*sizes, c.block_kernel) for _ in range(c.branch_blocks))
             for _ in range(2 if c.dual_branch else 1)
         )
         self.inter_ear = nn.ModuleList(
@@ -294,12 +302,13 @@ class DualBranchNetwork(nn.Module):
         c = self.config
         if c.condition_times == "index":
             sync = self.sync_input_proj(tokens)
-            return sync[:, nearest_index(sync.shape[1], length).to(sync.device)]
+            return sync[:, nearest_index(sync.shape[1], length, device=sync.device)]
         segments = tokens.shape[1] // c.sync_tokens_per_segment
-        track = sync_track_index(segments, c.sync_tokens_per_segment, c.sync_segment_hop).to(tokens.device)
+        there = tokens.device
+        track = sync_track_index(segments, c.sync_tokens_per_segment, c.sync_segment_hop, device=there)
         sync = self.sync_input_proj(tokens[:, track])
         ratio = c.sync_slot_hz / c.token_rate_hz
-        return interpolate_at(sync, token_positions(length, ratio, 0.5, len(track) - 1))
+        return interpolate_at(sync, token_positions(length, ratio, 0.5, len(track) - 1, device=there))
 
     def predict_velocity(self, latents: Tensor, t: Tensor, prepared: PreparedConditions) -> Tensor:
         """Normalised latents (B, 2, N, D), t (B,) -> velocity (B, 2, N, D)."""

@@ -38,7 +38,7 @@ def interpolate_in_time(x: Tensor, length: int, frames_per_token: float | None =
     """
     frames = x.shape[1]
     ratio = frames / length if frames_per_token is None else frames_per_token
-    return interpolate_at(x, token_positions(length, ratio, 0.0, frames - 1))
+    return interpolate_at(x, token_positions(length, ratio, 0.0, frames - 1, device=x.device))
 
 
 class SpacetimeModule(nn.Module):
@@ -79,7 +79,7 @@ class SpacetimeModule(nn.Module):
         """What each ear knows of each cell beside its content: (B, 2, R C, S)."""
         towards_left = column_azimuth_rad(self.columns, hfov_rad)
         azimuth = torch.stack([towards_left, -towards_left], dim=1)  # (B, 2, C), towards the own ear
-        angles = azimuth[..., None] * torch.tensor(AZIMUTH_MULTIPLES, device=azimuth.device)
+        angles = torch.stack([multiple * azimuth for multiple in AZIMUTH_MULTIPLES], dim=-1)
         fourier = self.azimuth_proj(torch.cat([angles.sin(), angles.cos()], dim=-1))  # (B, 2, C, S)
         fourier = fourier + hfov_rad.isnan()[:, None, None, None] * self.unknown_lens
         return fourier.repeat(1, 1, self.rows, 1) + self.ear_embedding

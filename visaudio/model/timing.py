@@ -10,10 +10,33 @@ U = hop (G - 1) + K slots, N latent tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, wraps
+
 import torch
 from torch import Tensor
 
 
+def kept(table: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A table of whole lengths, made on the CPU once for each place: `table(..., device=...)`.
+
+    Sent anew it would make the host wait for an accelerator, at every step.
+    """
+
+    @lru_cache(maxsize=64)
+    def made(device: torch.device, arguments: tuple) -> Tensor:
+        with torch.inference_mode(False):  # sampling and training share it
+            return table(*arguments).to(device)
+
+    @wraps(table)
+    def look_up(*arguments: float, device: torch.device | str = "cpu") -> Tensor:
+        return made(torch.device(device), arguments)
+
+    look_up.forget = made.cache_clear
+    return look_up
+
+
+@kept
 def sync_track_index(segments: int, per_segment: int, hop: int) -> Tensor:
     """For each slot the token that tells of it, (U,): from the segment in whose middle the slot lies.
 
@@ -29,6 +52,7 @@ def sync_track_index(segments: int, per_segment: int, hop: int) -> Tensor:
     return per_segment * segment + slots - hop * segment
 
 
+@kept
 def token_positions(length: int, ratio: float, offset: float, last: int) -> Tensor:
     """Centres of latent tokens 0 .. length - 1, (N,), in steps of another stream of `ratio` steps a token.
 
@@ -40,7 +64,6 @@ def token_positions(length: int, ratio: float, offset: float, last: int) -> Tens
 
 def interpolate_at(x: Tensor, positions: Tensor) -> Tensor:
     """x (B, T, S) between its steps, linear: positions (N,) in [0, T - 1] -> (B, N, S)."""
-    positions = positions.to(x.device)
     low = positions.floor().long()
     weight = (positions - low).to(x.dtype)[:, None]
     return torch.lerp(x[:, low], x[:, (low + 1).clamp(max=x.shape[1] - 1)], weight.expand(-1, x.shape[2]))

@@ -9,6 +9,8 @@ NumPy gives the same values on every machine.
 
 import hashlib
 import math
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -77,7 +79,7 @@ class Draws:
 @dataclass(frozen=True)
 class Batch:
     """latents, noise (B, 2, F, D) float32, latents not yet normalised; t (B,); conditions: dropped ones
-    marked.
+    marked, in the dtype of the set until `to`.
     """
 
     ids: tuple[str, ...]
@@ -87,12 +89,28 @@ class Batch:
     conditions: Conditions
 
     def to(self, device: torch.device) -> "Batch":
+        """On the device, in float32; a pinned batch is copied while the host goes on."""
+        conditions = self.conditions.to(device, non_blocking=True)
         return Batch(
             self.ids,
-            self.latents.to(device),
-            self.noise.to(device),
-            self.t.to(device),
-            self.conditions.to(device),
+            self.latents.to(device, non_blocking=True),
+            self.noise.to(device, non_blocking=True),
+            self.t.to(device, non_blocking=True),
+            conditions._map(lambda value: value.float() if value.is_floating_point() else value),
+        )
+
+    def pinned(self) -> "Batch":
+        """In memory that an accelerator copies from by itself."""
+        conditions = {
+            name: None if value is None else value.pin_memory()
+            for name, value in vars(self.conditions).items()
+        }
+        return Batch(
+            self.ids,
+            self.latents.pin_memory(),
+            self.noise.pin_memory(),
+            self.t.pin_memory(),
+            Conditions(**conditions),
         )
 
 
@@ -145,8 +163,10 @@ class BatchStream:
     """Batches of consecutive positions, for one process.
 
     batch_size: samples of one optimizer step over all processes and accumulation rounds. Round ``r`` of
-    process ``rank`` takes an equal share of them. The next share is prepared by one thread while the
-    network works.
+    process ``rank`` takes an equal share of them. While the network works, ``workers`` threads prepare the
+    next ``prefetch`` shares (reading, converting and drawing noise leave Python's lock to the others); what
+    a share holds depends on neither. pin: into memory for an accelerator. waited_s: seconds that `get` has
+    waited for a share that was not ready.
     """
 
     def __init__(
@@ -161,6 +181,9 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
+        workers: int = 1,
+        prefetch: int = 1,
+        pin: bool = False,
     ):
         if batch_size % (world * accumulation):
             raise UserError(
@@ -172,28 +195,42 @@ class BatchStream:
         self.t_mean, self.t_scale = t_mean, t_scale
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.share = batch_size // (world * accumulation)
+        self.prefetch, self.pin, self.waited_s = max(1, prefetch), pin, 0.0
         self._positions = Positions(len(samples.ids), seed)
         self._symmetric = getattr(samples, "hrir_symmetric", None) or [True] * len(samples.ids)
         self._latent_shape = tuple(samples.get(0, mirror=False)["latents"].shape)  # one length in a set
-        self._worker = ThreadPoolExecutor(max_workers=1)
-        self._next: tuple[tuple[int, int], Future[Batch]] | None = None
+        self._workers = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="loader")
+        self._ahead: deque[tuple[int, Future[Batch]]] = deque()  # (running number of the share, the share)
 
     def get(self, step: int, accumulation_round: int = 0) -> Batch:
         """This process's share of ``accumulation_round`` of optimizer step ``step``."""
-        key = (step, accumulation_round)
-        if self._next is None or self._next[0] != key:
-            self._next = (key, self._worker.submit(self._make, *key))
-        batch = self._next[1].result()
-        following = divmod(step * self.accumulation + accumulation_round + 1, self.accumulation)
-        self._next = (following, self._worker.submit(self._make, *following))
+        number = step * self.accumulation + accumulation_round
+        if not self._ahead or self._ahead[0][0] != number:
+            for _, waiting in self._ahead:
+                waiting.cancel()
+            self._ahead.clear()
+            self._order(number)
+        began = time.monotonic()
+        batch = self._ahead.popleft()[1].result()
+        self.waited_s += time.monotonic() - began
+        following = self._ahead[-1][0] + 1 if self._ahead else number + 1
+        for later in range(following, number + 1 + self.prefetch):
+            self._order(later)
         return batch
 
     def close(self) -> None:
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, step: int, accumulation_round: int) -> Batch:
+    def _order(self, number: int) -> None:
+        """Have share ``number`` prepared; which samples it holds is looked up here, not in a thread."""
+        step, accumulation_round = divmod(number, self.accumulation)
         first = step * self.batch_size + (accumulation_round * self.world + self.rank) * self.share
-        return self.make([self._positions[first + i] for i in range(self.share)])
+        chosen = [self._positions[first + i] for i in range(self.share)]
+        self._ahead.append((number, self._workers.submit(self._prepare, chosen)))
+
+    def _prepare(self, chosen: Sequence[tuple[int, int]]) -> Batch:
+        batch = self.make(chosen)
+        return batch.pinned() if self.pin else batch
 
     def make(self, chosen: Sequence[tuple[int, int]]) -> Batch:
         """Batch of given (epoch, index) pairs."""
@@ -208,6 +245,20 @@ class BatchStream:
         return collate(
             [self.samples.ids[index] for _, index in chosen], rows, draws, self.t_mean, self.t_scale
         )
+
+
+class WaitShare:
+    """The share of the time that the loop has waited for batches, from one look to the next."""
+
+    def __init__(self, batches: BatchStream) -> None:
+        self._batches = batches
+        self._at, self._waited_s = time.monotonic(), batches.waited_s
+
+    def since_last(self) -> float:
+        now, waited_s = time.monotonic(), self._batches.waited_s
+        share = (waited_s - self._waited_s) / max(1e-9, now - self._at)
+        self._at, self._waited_s = now, waited_s
+        return share
 
 
 def collate(
@@ -226,7 +277,7 @@ def collate(
     )
     dropped = {name: torch.tensor([one.dropped[name] for one in draws]) for name in CONDITION_NAMES}
     hfov_dropped = dropped.pop("hfov")
-    conditions = conditions_of(rows).drop(dropped)
+    conditions = conditions_of(rows, as_stored=True).drop(dropped)
     return Batch(
         ids=tuple(ids),
         latents=latents,
@@ -236,10 +287,13 @@ def collate(
     )
 
 
-def conditions_of(rows: Sequence[Mapping[str, Any]]) -> Conditions:
-    """Conditions of several samples of equal lengths."""
+def conditions_of(rows: Sequence[Mapping[str, Any]], as_stored: bool = False) -> Conditions:
+    """Conditions of several samples of equal lengths, in float32; or as they are stored, for the device to
+    widen (on the host it costs as much as drawing the noise, `python benchmarks/loader.py`).
+    """
     stacked = {
-        name: torch.stack([_float(row[name]) for row in rows]) for name in ("clip", "sync", "text", "grid")
+        name: torch.stack([torch.as_tensor(row[name]) if as_stored else _float(row[name]) for row in rows])
+        for name in ("clip", "sync", "text", "grid")
     }
     return Conditions(
         clip_features=stacked["clip"],

@@ -8,15 +8,23 @@ beforehand.
 Two traps of the library are stepped around here: buffers and frozen parameters are left out of the
 averages (the solved snapshot weights do not sum to exactly one, which would scale constants such as the
 latent statistics), and snapshots are float32 (the solved weights are large and alternate in sign, which
-magnifies float16 rounding).
+magnifies float16 rounding). Its update goes tensor by tensor and asks a tensor for its step; ours is the same
+sum over all tensors at once.
+
+Where the network is shared out over processes (FSDP2), so are the averages: each process averages its share,
+and files hold the wholes.
 """
 
+import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from ema_pytorch import PostHocEMA
 from torch import Tensor, nn
+
+from visaudio.training.processes import is_share, local, put_together, share_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ def constants(network: nn.Module) -> set[str]:
 
 
 class TrackedEma:
-    """The tracked averages of one network. Every process keeps its own (equal) copy; one writes the
-    snapshots.
+    """The tracked averages of one network. Under DDP every process keeps its own (equal) copy; the first one
+    writes the snapshots.
     """
 
     def __init__(self, network: nn.Module, config: EmaConfig, folder: Path):
@@ -55,29 +63,105 @@ class TrackedEma:
             update_every=1,
             param_or_buffer_names_no_ema=constants(network),
         )
+        self._begun, self._step = False, 0
+        self._whole: nn.Module | None = None
+        self._collect()
+
+    def _collect(self) -> None:
+        """This process's tensors of the network and of each average, in one order."""
+        floats = [name for name, p in self.network.named_parameters() if p.is_floating_point()]
+        online = dict(self.network.named_parameters())
+        self._online = [local(online[name]) for name in floats]
+        self._online_buffers = [b for _, b in self.network.named_buffers() if b.is_floating_point()]
+        self._averages, self._buffers = [], []
+        for karras in self._ema.ema_models:
+            own = dict(karras.ema_model.named_parameters())
+            self._averages.append([local(own[name]) for name in floats])
+            self._buffers.append([b for _, b in karras.ema_model.named_buffers() if b.is_floating_point()])
+
+    def follow(self, main: bool = True) -> None:
+        """Call once the network is prepared for its processes: share the averages out as its weights are.
+
+        main: this process looks at the averages, and keeps room for a whole one.
+        """
+        online = dict(self.network.named_parameters())
+        if any(is_share(p) for p in online.values()):
+            if main:
+                self._whole = copy.deepcopy(self._ema.ema_models[0].ema_model)
+            for karras in self._ema.ema_models:
+                for name, average in list(karras.ema_model.named_parameters()):
+                    share = nn.Parameter(share_of(average.detach(), online[name]), requires_grad=False)
+                    owner, _, leaf = name.rpartition(".")
+                    setattr(karras.ema_model.get_submodule(owner), leaf, share)
+        self._collect()
 
     @property
     def step(self) -> int:
         """Updates made so far."""
-        return int(self._ema.step)
+        return self._step
 
     @property
-    def averaged(self) -> nn.Module:
-        """The narrowest tracked average as a network; what validation looks at during the run."""
-        return self._ema.ema_models[0].ema_model
+    def averaged(self) -> nn.Module | None:
+        """The narrowest tracked average as a network; what validation looks at during the run. Where it is
+        shared out, all processes must ask, and the first one gets it.
+        """
+        tracked = self._ema.ema_models[0].ema_model
+        if not any(is_share(p) for p in tracked.parameters()):
+            return tracked
+        room = {} if self._whole is None else self._whole.state_dict()
+        for name, share in tracked.state_dict().items():
+            value = share.full_tensor() if is_share(share) else share
+            if name in room:
+                room[name].copy_(value)
+        return self._whole
 
+    @torch.no_grad()
     def update(self) -> None:
-        self._ema.update()
+        self._step += 1
+        for karras, averages, buffers in zip(
+            self._ema.ema_models, self._averages, self._buffers, strict=True
+        ):
+            if not self._begun:
+                torch._foreach_copy_(averages, self._online)
+            weight = 1.0 - (1.0 - 1.0 / (self._step + 1.0)) ** (1.0 + karras.gamma)
+            torch._foreach_lerp_(averages, self._online, weight)
+            if buffers:
+                torch._foreach_copy_(buffers, self._online_buffers)
+        self._begun = True
 
-    def snapshot(self) -> None:
-        """Keep the averages as they are now for :meth:`synthesize`. Call on one process only."""
-        self._ema.checkpoint()
+    def snapshot(self, main: bool = True) -> None:
+        """Keep the averages as they are now for :meth:`synthesize`. All processes call it, the first
+        (`main`) writes; a file is whole or absent.
+        """
+        self._note_step()
+        for number, karras in enumerate(self._ema.ema_models):
+            whole = put_together(karras.state_dict(), keep=main)
+            if main:
+                path = self.folder / f"{number}.{self._step}.pt"
+                beside = path.with_suffix(".part")
+                try:
+                    with open(beside, "wb") as file:
+                        torch.save({name: value.float() for name, value in whole.items()}, file)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.replace(beside, path)
+                finally:
+                    beside.unlink(missing_ok=True)
+
+    def _note_step(self) -> None:
+        for karras in self._ema.ema_models:
+            karras.step.fill_(self._step)
+            karras.initted.fill_(self._begun)
 
     def state_dict(self) -> dict[str, Tensor]:
+        self._note_step()
         return self._ema.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Whole tensors; before :meth:`follow`."""
         self._ema.load_state_dict(state)
+        self._step = int(self._ema.step)
+        self._begun = bool(self._ema.ema_models[0].initted)
 
     def forget_after(self, step: int) -> None:
         """Remove snapshots later than ``step``: a resumed run writes them again, and they must not count
@@ -90,7 +174,7 @@ class TrackedEma:
     def synthesize(self, sigma_rel: float | None = None) -> dict[str, Tensor]:
         """State dict of the network's average of width ``sigma_rel`` (default: the configured output
         width) up to the newest snapshot. Without snapshots (a run shorter than one interval): the
-        narrowest tracked average.
+        narrowest tracked average. Of a network that is not shared out.
         """
         if not any(self.folder.glob("*.pt")):
             return {name: value.clone() for name, value in self.averaged.state_dict().items()}

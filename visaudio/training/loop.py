@@ -2,25 +2,27 @@
 
 One visible loop: batch, loss, backward, clip, learning rate, step, EMA, log, validate, checkpoint. Every
 number that it depends on is a function of (seed, step), so a run that was killed and resumed ends with
-the same weights, bit for bit on one machine's CPU, as one that ran straight through.
+the same weights, bit for bit on one machine's CPU, as one that ran straight through. Between two logged
+steps nothing waits for an accelerator.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from bi_audio_dataset.schema import UserError
 from visaudio import flow
 from visaudio.precision import PRECISIONS, use_bf16
-from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, stream
+from visaudio.training import processes
+from visaudio.training.batches import Batch, BatchStream, DropoutConfig, Samples, WaitShare, stream
+from visaudio.training.block_wrappers import check_compiler, wrap_blocks
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
 from visaudio.training.losses import LossRecord
@@ -28,6 +30,7 @@ from visaudio.training.optimizer import check_optimizer, make_optimizer
 from visaudio.training.progress import Progress
 from visaudio.training.run_state import RunState
 from visaudio.training.schedule import ScheduleConfig, learning_rate
+from visaudio.training.trackers import Trackers, check_trackers, open_trackers
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class FlowLoopConfig:
     """steps: optimizer steps. max_minutes: if above 0, the run's length is the smaller of ``steps`` and
     what fits into that time by a timing of the first ``calibration_steps``; it is then fixed and stored,
     so that the learning rate stays a function of the step alone. batch_size: samples of one optimizer
-    step over all processes. precision: 'bf16' is autocast with float32 weights; 'auto' takes it where the
-    hardware has it.
+    step over all processes and accumulation rounds. precision: 'bf16' is autocast with float32 weights;
+    'auto' takes it where the hardware has it. activation_checkpointing: keep each block's inputs alone and
+    compute the rest again for the backward pass. compile: the blocks, by torch.compile. loader_workers:
+    threads of each process that prepare batches, prefetch: batches ahead. trackers: of tensorboard, wandb
+    and trackio.
     """
 
     steps: int = 20000
@@ -49,6 +55,10 @@ class FlowLoopConfig:
     optimizer: str = "adamw"  # or "muon"
     clip_norm: float = 1.0
     precision: str = "auto"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    loader_workers: int = 1
+    prefetch: int = 2
     mirror_probability: float = 0.5
     t_mean: float = 0.0
     t_scale: float = 1.0
@@ -56,6 +66,7 @@ class FlowLoopConfig:
     validate_every: int = 1000
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    trackers: tuple[str, ...] = ("tensorboard",)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -66,6 +77,8 @@ class FlowLoopConfig:
         check_optimizer(self.optimizer)
         if self.steps < 1 or self.batch_size < 1 or self.accumulation < 1:
             raise UserError("steps, batch_size and accumulation must be at least 1")
+        if self.log_every < 1 or self.loader_workers < 1 or self.prefetch < 1:
+            raise UserError("log_every, loader_workers and prefetch must be at least 1")
 
 
 class LoopResult(NamedTuple):
@@ -77,7 +90,7 @@ class LoopResult(NamedTuple):
     loss: float
 
 
-Validate = Callable[[nn.Module, int, SummaryWriter], None]
+Validate = Callable[[nn.Module, int, Trackers], object]
 
 
 def train(
@@ -95,10 +108,12 @@ def train(
     the first process. Raises UserError where the folder belongs to a run of other settings;
     FloatingPointError, naming the samples, where a loss is not finite.
     """
-    accelerator = Accelerator(
-        mixed_precision="bf16" if use_bf16(config.precision) else "no",
-        gradient_accumulation_steps=config.accumulation,
-    )
+    check_trackers(config.trackers)
+    accelerator = processes.start("bf16" if use_bf16(config.precision) else "no", config.accumulation)
+    if accelerator.is_fsdp2 and config.optimizer == "muon":
+        raise UserError("muon needs whole matrices, which FSDP2 shares out: set flow.loop.optimizer=adamw")
+    if config.compile:
+        check_compiler(accelerator.device, accelerator.local_process_index)
     main, folder = accelerator.is_main_process, Path(folder)
     batches = BatchStream(
         samples,
@@ -111,28 +126,36 @@ def train(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         accumulation=config.accumulation,
+        workers=config.loader_workers,
+        prefetch=config.prefetch,
+        pin=accelerator.device.type == "cuda",
     )
     network.to(accelerator.device).train()
     ema = TrackedEma(network, config.ema, folder / "ema")
+    run = RunState(config, seed, samples.ids, folder / "checkpoints")
+    run.resume(network, ema)
+    wrap_blocks(network, config.activation_checkpointing, config.compile)
     optimizer = make_optimizer(
         network, config.optimizer, config.schedule.peak, config.betas, config.weight_decay
     )
-    run = RunState(config, seed, samples.ids, folder / "checkpoints")
-    run.resume(network, optimizer, ema)
-    accelerator.wait_for_everyone()
-    if main:
-        ema.forget_after(run.step)
-    model, optimizer = accelerator.prepare(network, optimizer)
+    model, optimizer = processes.prepare(accelerator, network, optimizer)
+    run.resume_optimizer(optimizer)
+    ema.follow(main)
+    processes.on_first(accelerator, ema.forget_after, run.step)
 
     record = LossRecord(folder, accelerator, run.step)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=run.step) if main else None
+    trackers = open_trackers(accelerator, config.trackers, folder, run.step, asdict(config))
     progress = Progress("flow", run.total_steps, run.step, visible=main)
     progress.say(f"flow: {len(samples.ids)} clips, from step {run.step}, files go to {folder}")
-    guard = FiniteGuard(every=1 if accelerator.device.type == "cpu" else config.log_every)
+    if changes := run.what_changes(accelerator):
+        progress.say(f"flow: {changes}")
+    alone_on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+    guard = FiniteGuard(1 if alone_on_cpu else config.log_every, accelerator)
     window: list[Tensor] = []
     loss, last_save = math.nan, time.monotonic()
+    waits = WaitShare(batches)
 
-    with StopSignal() as stop:
+    with StopSignal() as stop, closing(batches), closing(trackers), closing(progress):
         while run.step < run.total_steps:
             # Only for a network that draws numbers itself: its draws, too, then depend on (seed, step) alone.
             torch.manual_seed(int(stream(seed, "torch", run.step).integers(2**62)))
@@ -142,12 +165,14 @@ def train(
             for accumulation_round in range(config.accumulation):
                 batch = batches.get(run.step, accumulation_round).to(accelerator.device)
                 with accelerator.accumulate(model):
-                    losses = batch_losses(model, network, batch)
+                    with accelerator.autocast():
+                        losses = batch_losses(model, network, batch)
                     guard.add(run.step, batch.ids, losses.detach())
                     record.add(run.step + 1, losses)
                     accelerator.backward(losses.mean())
                     if accelerator.sync_gradients:
-                        grad_norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                        grad_norm = processes.whole_number(norm)
                         guard.check(grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
@@ -160,40 +185,31 @@ def train(
                 progress.set_total(run.total_steps)
                 progress.say(f"flow: {run.total_steps} steps fit into {config.max_minutes:g} min")
             last = run.step == run.total_steps
-            if main and (last or run.step % run.snapshot_every == 0):
-                ema.snapshot()
+            if last or run.step % run.snapshot_every == 0:
+                ema.snapshot(main)
             if last or run.step % config.log_every == 0:
                 record.flush()
-                loss = _mean_over_processes(accelerator, torch.stack(window).mean())
+                loss = processes.mean_over_processes(accelerator, torch.stack(window).mean())
                 window.clear()
                 figures = {"loss": loss, "grad_norm": float(grad_norm), "learning_rate": rate}
-                if main:
-                    _log(writer, run.step, {**figures, "seconds_per_step": progress.seconds_per_step})
+                speed = {"seconds_per_step": progress.seconds_per_step, "loader_wait": waits.since_last()}
+                log_figures = {f"flow/{name}": value for name, value in {**figures, **speed}.items()}
+                trackers.log(log_figures, run.step)
                 progress.report(**figures)
-            if (
-                main
-                and validate
-                and config.validate_every
-                and (last or run.step % config.validate_every == 0)
-            ):
-                validate(ema.averaged, run.step, writer)
+            if validate and config.validate_every and (last or run.step % config.validate_every == 0):
+                processes.on_first(accelerator, validate, ema.averaged, run.step, trackers)
             # Several processes must agree, which costs a round trip: then only at the steps that log.
             if accelerator.num_processes == 1 or last or run.step % config.log_every == 0:
-                stopping = _any_process(accelerator, stop.asked)
+                stopping = processes.any_process(accelerator, stop.asked)
                 due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
-                if last or stopping or _any_process(accelerator, due):
+                if last or stopping or processes.any_process(accelerator, due):
                     guard.check(grad_norm, force=True)
                     record.flush()
-                    if main:
-                        run.save(accelerator.unwrap_model(model), optimizer, ema)
+                    run.save(accelerator, network, optimizer, ema)
                     last_save = time.monotonic()
                 if stopping:
                     break
 
-    batches.close()
-    progress.close()
-    if writer is not None:
-        writer.close()
     finished = run.step >= run.total_steps
     if not finished:
         progress.say(f"flow: stopped and saved at step {run.step}; the same command goes on from there")
@@ -208,18 +224,3 @@ def batch_losses(model: nn.Module, network: nn.Module, batch: Batch) -> Tensor:
     v_target = flow.velocity_target(batch.noise, x_1)
     v_pred = model(x_t, batch.t, batch.conditions)
     return flow.flow_matching_loss(v_pred.float(), v_target)
-
-
-def _any_process(accelerator: Accelerator, flag: bool) -> bool:
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum") > 0)
-
-
-def _mean_over_processes(accelerator: Accelerator, value: Tensor) -> float:
-    return float(accelerator.reduce(value, reduction="mean"))
-
-
-def _log(writer: SummaryWriter, step: int, figures: dict[str, float]) -> None:
-    for name, value in figures.items():
-        writer.add_scalar(f"flow/{name}", value, step)

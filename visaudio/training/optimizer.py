@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio.training.processes import share_of
 
 OPTIMIZERS = ("adamw", "muon")
 LEAST_SIDE = 32  # of a matrix that Muon takes: a read-out of few rows has no spectrum to speak of
@@ -91,5 +92,52 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if not matrices:
-        return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas))
+        fused = True if all(p.is_cuda for group in groups for p in group["params"]) else None
+        return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), fused=fused)
     return MuonAdamW(list(matrices.values()), groups, lr, betas=tuple(betas), matrix_decay=weight_decay)
+
+
+# --- states, whole on disk, perhaps shared out over processes in memory ---
+
+HOW_IT_STEPS = ("fused", "foreach", "capturable", "differentiable")  # of this machine, not of the run
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer inside Accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def load_whole_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state of whole tensors into an optimizer whose parameters may be shares (FSDP2), of any number
+    of processes. Raises UserError where it is another optimizer's.
+    """
+    optimizer = unwrapped(optimizer)
+    parts = optimizer.parts if isinstance(optimizer, MuonAdamW) else {"": optimizer}
+    try:
+        shared = {name: _shared_out(part, state[name] if name else state) for name, part in parts.items()}
+        optimizer.load_state_dict(shared if "" not in shared else shared[""])
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"the checkpoint's optimizer state is that of another optimizer or network ({error}); choose "
+            "another output folder, or remove this one"
+        ) from error
+
+
+def _shared_out(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        index: {name: _own(value, parameters[index]) for name, value in own.items()}
+        for index, own in state["state"].items()
+    }
+    groups = [
+        {**saved, **{key: group[key] for key in HOW_IT_STEPS if key in group}}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {"state": moments, "param_groups": groups}
+
+
+def _own(value: Any, parameter: Tensor) -> Any:
+    """A copy, because what was read may be a mapped file that goes away."""
+    if not isinstance(value, Tensor):
+        return value
+    return share_of(value, parameter).clone() if value.shape == parameter.shape else value.clone()

@@ -11,10 +11,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset.schema import UserError
+from visaudio.training.heartbeat import FirstProcess, Heartbeat
 from visaudio.training.progress import minutes, say
 
 RANK = int(os.environ.get("RANK", "0"))  # set by torchrun and accelerate launch
@@ -30,6 +32,12 @@ FREE_KEYS = {
     "log_every",
     "workers",
     "validation",
+    "accumulation",  # batch_size is what counts
+    "activation_checkpointing",
+    "compile",
+    "loader_workers",
+    "prefetch",
+    "trackers",
 }
 
 
@@ -115,6 +123,13 @@ class Plan:
         """Run what is not finished. False where a stage was stopped before its end."""
         if RANK > 0:
             return self._follow(chosen)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with Heartbeat(self.folder) as heart:
+            finished = self._lead(chosen)
+            heart.say("done" if finished else "stopped")
+        return finished
+
+    def _lead(self, chosen: Iterable[Stage]) -> bool:
         todo = [stage for stage in chosen if stage.always or not self.finished(stage.name)]
         began, total = time.monotonic(), sum(stage.estimate_min for stage in todo)
         for number, stage in enumerate(todo, 1):
@@ -130,13 +145,16 @@ class Plan:
         return True
 
     def _follow(self, chosen: Iterable[Stage]) -> bool:
-        """What a process other than the first does: join the parallel stages, wait for the rest."""
+        """What a process other than the first does: join the parallel stages, wait for the rest. It ends where
+        the first one fails or stops.
+        """
+        first = FirstProcess(self.folder)
         for stage in chosen:
             if stage.parallel:
                 if not stage.run(self.folder / stage.name):
                     return False
-            while not stage.always and not self.finished(stage.name):
-                time.sleep(2.0)
+            if not stage.always and not first.wait_until(partial(self.finished, stage.name)):
+                return False
         return True
 
     def _run(self, stage: Stage) -> bool:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from visaudio import flow
 from visaudio.model.conditions import Conditions
 from visaudio.training.batches import Samples, conditions_of, stream
 from visaudio.training.interaural import active_frames, frames_of, ild_db
 from visaudio.training.progress import say
+from visaudio.training.trackers import Trackers
 
 SIDE_ILD_DB = 2.0  # the truth's ILD beyond which a frame has a side
 
@@ -41,8 +41,8 @@ Decoder = Callable[[Tensor], Tensor]  # codec tokens (B, 2, N, D) -> audio (B, 2
 
 
 class FlowValidation:
-    """Callable for `loop.train`: (network, step, writer) -> figures, written to TensorBoard and to the
-    log.
+    """Callable for `loop.train`: (network, step, writer) -> figures, written to the trackers and to the
+    log. writer: Trackers or a SummaryWriter.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FlowValidation:
         self.sampler, self.decoder, self.sample_rate = sampler, decoder, sample_rate
         self._truth: Tensor | None = None
 
-    def __call__(self, network: nn.Module, step: int, writer: SummaryWriter) -> dict[str, float]:
+    def __call__(self, network: nn.Module, step: int, writer: Trackers) -> dict[str, float]:
         began = time.monotonic()
         was_training = network.training
         network.eval()
@@ -89,7 +89,7 @@ class FlowValidation:
         named = {f"loss_t{(b + 0.5) / len(means):.1f}": float(mean) for b, mean in enumerate(means)}
         return {"loss": float(means.mean()), **named}
 
-    def sound(self, network: nn.Module, step: int, writer: SummaryWriter) -> dict[str, float]:
+    def sound(self, network: nn.Module, step: int, writer: Trackers) -> dict[str, float]:
         """Sample some clips; log them, and how their ILD follows that of the codec's round trip of the
         truth.
         """
@@ -142,7 +142,7 @@ def _latents(rows: Sequence) -> Tensor:
     return torch.stack([torch.as_tensor(row["latents"]).float() for row in rows])
 
 
-def _log_audio(writer: SummaryWriter, name: str, audio: Tensor, step: int, sample_rate: int) -> None:
+def _log_audio(writer: Trackers, name: str, audio: Tensor, step: int, sample_rate: int) -> None:
     """TensorBoard plays one channel: the ears one after the other, half a second apart."""
     gap = torch.zeros(round(0.5 * sample_rate))
     for index, clip in enumerate(audio):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from visaudio.model.conditions import Conditions
+from visaudio.model.network import NetworkConfig
 from visaudio.presets import Preset
 from visaudio.training.batches import stream
 
@@ -40,6 +41,26 @@ class FakeSamples:
         if mirror:
             row["sync"] = -row["sync"]
         return row
+
+
+class MicroSamples(FakeSamples):
+    """Random clips of the shapes that a `DualBranchNetwork` takes."""
+
+    def __init__(self, config: NetworkConfig, count: int = 12, tokens: int = 6):
+        self.ids = [f"clip{index:03d}" for index in range(count)]
+        self.rows = []
+        cells = config.spatial_rows * config.spatial_columns
+        for index in range(count):
+            generator = torch.Generator().manual_seed(index)
+            shapes = {
+                "latents": (2, tokens, config.token_dim),
+                "clip": (3, config.clip_dim),
+                "grid": (3, cells, config.spatial_dim),
+                "sync": (2 * config.sync_tokens_per_segment, config.sync_dim),
+                "text": (config.text_tokens, config.text_dim),
+            }
+            row = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+            self.rows.append({**row, "hfov_rad": math.radians(60 + index), "id": self.ids[index]})
 
 
 class FakeNetwork(nn.Module):

@@ -1,9 +1,16 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bi_audio_dataset.schema import UserError
+from visaudio.training import heartbeat
 from visaudio.training.stages import Plan, Stage
+
+ROOT = Path(__file__).parents[3]
 
 
 def _plan(folder, log, settings=None, stop_at=None):
@@ -89,3 +96,74 @@ def test_the_record_adds_up_the_minutes(tmp_path):
     _run(_plan(tmp_path, []))
     again = json.loads(path.read_text())
     assert again["finished"] and 12.5 <= again["minutes"] < 12.6
+
+
+def test_the_others_end_where_the_first_process_fails_or_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.05)
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
+    (tmp_path / heartbeat.NAME).write_text("earlier 9 failed\n")  # of another run: does not count
+    waiting = heartbeat.FirstProcess(tmp_path)
+    ready = iter([False, False, True])
+    with heartbeat.Heartbeat(tmp_path):
+        assert waiting.wait_until(lambda: next(ready))
+    with pytest.raises(ValueError), heartbeat.Heartbeat(tmp_path):
+        raise ValueError
+    assert not waiting.wait_until(lambda: False)
+
+    again = heartbeat.FirstProcess(tmp_path)
+    plan = _plan(tmp_path, [], stop_at="codec")
+    plan.execute(plan.select(None))
+    assert not again.wait_until(lambda: False)
+
+
+def test_the_others_end_where_the_first_process_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "GONE_S", 0.2)
+    monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
+    with pytest.raises(UserError, match="no sign in .* this machine does not see the same folder"):
+        heartbeat.FirstProcess(tmp_path / "another machine's").wait_until(lambda: False)
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from bi_audio_dataset.schema import UserError
+from visaudio.training.stages import RANK, Plan, Stage
+
+def fails(folder):
+    raise UserError("no such film")
+
+plan = Plan(Path(sys.argv[1]), [Stage("data", "data", fails, {}, 1.0)])
+class Tells(Plan):
+    said = False
+
+    def finished(self, name):
+        if RANK > 0 and not self.said:  # by now it has read what an earlier run left
+            print("waits", flush=True)
+            self.said = True
+        return super().finished(name)
+
+plan = Tells(plan.folder, plan.stages.values())
+try:
+    finished = plan.execute(plan.select(None))
+except UserError as error:
+    print("first:", error)
+    raise SystemExit(2)
+print("other:", RANK, finished)
+"""
+
+
+@pytest.mark.slow
+def test_no_process_waits_for_one_that_has_failed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WAITS)
+
+    def start(rank: str) -> subprocess.Popen:
+        environment = {**os.environ, "RANK": rank, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(script), str(tmp_path)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    other = start("1")
+    assert other.stdout.readline() == "waits\n"
+    first = start("0")
+    assert first.communicate(timeout=60)[0] == "first: no such film\n" and first.returncode == 2
+    assert other.communicate(timeout=60)[0] == "other: 1 False\n"
