@@ -26,6 +26,7 @@ from visaudio.training.block_wrappers import check_compiler, wrap_blocks
 from visaudio.training.coupling import Coupling
 from visaudio.training.ema import EmaConfig, TrackedEma
 from visaudio.training.guards import FiniteGuard, StopSignal
+from visaudio.training.losses import LossRecord
 from visaudio.training.optimizer import check_optimizer, make_optimizer
 from visaudio.training.progress import Progress
 from visaudio.training.run_state import RunState
@@ -148,6 +149,7 @@ def train(
     ema.follow(main)
     processes.on_first(accelerator, ema.forget_after, run.step)
 
+    record = LossRecord(folder, accelerator, run.step)
     trackers = open_trackers(accelerator, config.trackers, folder, run.step, asdict(config))
     progress = Progress("flow", run.total_steps, run.step, visible=main)
     progress.say(f"flow: {len(samples.ids)} clips, from step {run.step}, files go to {folder}")
@@ -172,6 +174,7 @@ def train(
                     with accelerator.autocast():
                         losses = batch_losses(model, network, batch)
                     guard.add(run.step, batch.ids, losses.detach())
+                    record.add(run.step + 1, losses)
                     accelerator.backward(losses.mean())
                     if accelerator.sync_gradients:
                         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -191,6 +194,7 @@ def train(
             if last or run.step % run.snapshot_every == 0:
                 ema.snapshot(accelerator)
             if last or run.step % config.log_every == 0:
+                record.flush()
                 loss = processes.mean_over_processes(accelerator, torch.stack(window).mean())
                 window.clear()
                 figures = {"loss": loss, "grad_norm": float(grad_norm), "learning_rate": rate}
@@ -206,6 +210,7 @@ def train(
                 due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
                 if last or stopping or processes.any_process(accelerator, due):
                     guard.check(grad_norm, force=True)
+                    record.flush()
                     run.save(accelerator, network, optimizer, ema)
                     last_save = time.monotonic()
                 if stopping:

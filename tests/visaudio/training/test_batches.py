@@ -49,6 +49,39 @@ def test_two_processes_and_two_rounds_see_what_one_process_sees():
     assert torch.equal(presence, whole.conditions.presence())
 
 
+def test_what_is_drawn_for_a_clip_depends_on_seed_epoch_and_clip_alone():
+    """Not on the batch's size, the clip's place, the process, the round, the step, or the other clips."""
+    settings = DropoutConfig()
+    alone = draw(5, 1, "clip007", (2, 6, 4), settings)
+    seen = []
+    for batch_size, world, rounds in ((12, 1, 1), (12, 2, 2), (4, 2, 1), (3, 1, 3)):
+        for rank in range(world):
+            batches = BatchStream(
+                FakeSamples(), 5, batch_size, settings, rank=rank, world=world, accumulation=rounds
+            )
+            for step in range(12 // batch_size, 24 // batch_size):  # the steps of epoch 1
+                for round_ in range(rounds):
+                    batch = batches.get(step, round_)
+                    if "clip007" in batch.ids:
+                        seen.append((batch, batch.ids.index("clip007")))
+    assert len(seen) == 4
+    fewer = FakeSamples()
+    keep = [3, 7, 9]
+    fewer.ids, fewer.rows = [fewer.ids[i] for i in keep], [fewer.rows[i] for i in keep]
+    seen.append((BatchStream(fewer, 5, 3, settings).make([(1, 1)]), 0))
+    plain = torch.stack([torch.as_tensor(x) for x in FakeSamples().rows[7]["latents"]])
+    for batch, place in seen:
+        assert torch.equal(batch.noise[place], torch.from_numpy(alone.noise))
+        assert torch.equal(batch.t[place], torch.sigmoid(torch.tensor(alone.t_normal)))
+        assert torch.equal(batch.latents[place], plain.flip(0) if alone.mirror else plain)
+        dropped = [alone.dropped[name] for name in ("clip", "sync", "text", "spatial")]
+        assert batch.conditions.presence()[place].tolist() == [not gone for gone in dropped]
+        assert bool(batch.conditions.hfov_rad[place].isnan()) == alone.dropped["hfov"]
+    others = [draw(6, 1, "clip007", (2, 6, 4), settings), draw(5, 2, "clip007", (2, 6, 4), settings)]
+    others += [draw(5, 1, "clip008", (2, 6, 4), settings)]
+    assert not any(np.array_equal(one.noise, alone.noise) for one in others)
+
+
 def test_any_step_can_be_had_first():
     straight = BatchStream(FakeSamples(), seed=1, batch_size=4, dropout=DropoutConfig())
     for step in range(7):
