@@ -100,7 +100,7 @@ def _through(quantizer: nn.Module, residual: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def begin(codec: DacCodec) -> None:
-    """Random weights that a signal gets through.
+    """Random weights that a signal gets through, and an output that starts quiet.
 
     DacModel's own (deviation 0.02 everywhere) are made for layers that are normalised and hundreds wide; in
     narrow ones they leave a thousandth of it.
@@ -108,6 +108,9 @@ def begin(codec: DacCodec) -> None:
     for module in codec.model.modules():
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
             module.reset_parameters()
+    with torch.no_grad():
+        codec.model.decoder.conv2.weight.mul_(0.1)
+        codec.model.decoder.conv2.bias.zero_()
 
 
 @torch.no_grad()
@@ -127,7 +130,9 @@ def refresh_codebooks(codec: DacCodec, batches: Iterable[Tensor], seed: int, eve
             idle[quantizer.decode_latents(latents)[1].flatten()] = False
         count = int(idle.sum())
         chosen = torch.randint(latents.shape[-1], (count,), generator=generator).to(table.device)
-        table[idle] = latents[0].T[chosen].to(table.dtype)
+        # the nearest code is found by direction alone: lengths are to agree, or a code would set the level
+        length = latents.norm(dim=1).mean() if everything else table.norm(dim=1).mean()
+        table[idle] = (length * nn.functional.normalize(latents[0].T[chosen])).to(table.dtype)
         residual = residual - quantizer.out_proj(quantizer.decode_latents(latents)[0])
         moved += count
     return moved

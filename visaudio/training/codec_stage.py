@@ -198,7 +198,7 @@ def _train_dac(
     if codec.config.weights is None:
         figures = _train_quantised(codec, train, held_out, config, output, progress)
     if codec.config.latents == "continuous":
-        kept = codec.fit_pca(_whole_clips(train, config.pca_clips))
+        kept = codec.fit_pca(whole_clips(train, config.pca_clips))
         figures = {"pca_variance_kept": kept}
         if (measure := _validation(codec.eval(), held_out)) is not None:
             figures |= measure()
@@ -232,7 +232,7 @@ def _validation(codec: Codec, held_out: Tensor | None) -> Callable[[], dict[str,
     return None if held_out is None else (lambda: codec_figures(codec, held_out))
 
 
-def _whole_clips(audio: np.ndarray, count: int) -> Iterator[Tensor]:
+def whole_clips(audio: np.ndarray, count: int) -> Iterator[Tensor]:
     """Evenly spaced clips of (C, 2, S) int16, each as its two ears (2, 1, S) float32."""
     for clip in np.unique(np.linspace(0, len(audio) - 1, min(count, len(audio))).astype(int)):
         yield torch.from_numpy(audio[clip].astype(np.float32) / FULL_SCALE)[:, None]

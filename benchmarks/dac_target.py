@@ -1,0 +1,445 @@
+"""What should a flow generate on a DAC: its projected latents, or a PCA of what comes before the quantisers?
+
+    python benchmarks/dac_target.py --dataset SYNTH --features FEATURES --output OUT
+
+One DAC is trained by train.py's codec stage (configs/tiny-dac.yaml), one PCA of as many dimensions as the projected
+latents have is fitted to its encoder's output, and one flow network for each target is trained from one seed, on
+the same clips, noise, times and steps. Then the validation clips are generated from their pictures alone (no
+prompt, unknown lens), each from one noise for all targets, and heard as synth_quality.py hears them. `FEATURES`: of the
+same dataset by python -m visaudio.data.features; only their vision and text are read.
+
+A stage whose files are there is skipped, so that the same command goes on where it stopped.
+
+Legend: C clips, 2 ears (0 = left), F codec frames, D latent dimensions, S samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bi_audio_dataset.schema import UserError
+from visaudio import hub
+from visaudio.codec.dac import DacCodec
+from visaudio.codec.losses import reconstruction_losses
+from visaudio.data.dataset import AudioCache, build_cache, open_dataset, read_clip
+from visaudio.data.feature_store import FeatureDataset
+from visaudio.evaluation import classifier as classifiers
+from visaudio.evaluation.synth_benchmark import Score, hear, paired_difference, score, summarise
+from visaudio.model.network import DualBranchNetwork
+from visaudio.sampling import generate
+from visaudio.training.batches import conditions_of, stream
+from visaudio.training.codec_stage import FULL_SCALE, whole_clips
+from visaudio.training.flow_stage import FlowStageConfig, TokenSamples, export_weights, train_flow
+from visaudio.training.full_run import plan
+from visaudio.training.parts import load_weights
+from visaudio.training.recipe import TrainConfig, load_train_config
+
+HERE = Path(__file__).parent
+TARGETS = ("projected", "continuous")
+# what is heard: the target that the flow made, and whether its PCA's answer goes through the quantisers
+SYSTEMS = {"projected": "projected", "continuous": "continuous", "requantised": "continuous"}
+TITLES = {
+    "projected": "projected latents, snapped to codes",
+    "continuous": "PCA of the continuous ones",
+    "requantised": "PCA, quantised before decoding",
+}
+COLUMNS = ("side", "r", "ild_error_db", "onset_f1", "sound_class")
+SAMPLING = {"num_steps": 25, "guidance_scale": 3.0}
+MARKS = ("<!-- dac target: begin -->", "<!-- dac target: end -->")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        config = configuration(options)
+        run_codec(config)
+        encode(options, config)
+        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+            list(pool.map(train_and_sample, [options] * len(TARGETS), TARGETS))
+        figures = evaluate(options, config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    figures["made"] = made(options, list(sys.argv[1:] if arguments is None else arguments))
+    (options.output / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
+    table = markdown(figures)
+    if options.write_to:
+        replace_part(options.write_to, table)
+    print(table)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--dataset", type=Path, required=True, help="a BiAudio-Synth folder")
+    add("--features", type=Path, required=True, help="its features; only vision and text are read")
+    add("--output", type=Path, required=True, help="folder of everything that is made")
+    add("--config", type=Path, default=HERE.parent / "configs" / "tiny-dac.yaml", help="of the training")
+    add("--set", nargs="*", default=[], metavar="key=value", help="on top of it")
+    add("--codec-minutes", type=float, default=30, help="of the DAC's training (default: 30)")
+    add("--flow-steps", type=int, default=2000, help="of each flow (default: 2000)")
+    add("--batch-size", type=int, default=16, help="clips of a step (default: 16)")
+    add("--train-clips", type=int, default=1350, help="clips that the flows see (default: 1350)")
+    add("--clips", type=int, default=64, help="validation clips that are generated (default: 64)")
+    add("--workers", type=int, default=1, help="flows trained at once, one thread each (default: 1)")
+    add("--threads", type=int, default=1, help="of the codec's stages (default: 1)")
+    add("--seed", type=int, default=0, help="of everything (default: 0)")
+    add("--classifier", type=Path, default=HERE / "sound_classifier.safetensors")
+    add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
+    return parser.parse_args(arguments)
+
+
+def configuration(options: argparse.Namespace) -> TrainConfig:
+    return load_train_config(
+        options.config,
+        [
+            f"output={options.output}",
+            f"data.path={options.dataset}",
+            "workers=1",
+            f"codec.loop.max_minutes={options.codec_minutes}",
+            *options.set,
+        ],
+    )
+
+
+# -------------------- the codec and its latents
+
+
+def run_codec(config: TrainConfig) -> None:
+    """train.py --stages data,codec."""
+    stages = plan(config)
+    chosen = stages.select(["data", "codec"])
+    stages.check(chosen)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    if not stages.execute(chosen):
+        raise KeyboardInterrupt
+
+
+def codec_of(options: argparse.Namespace, config: TrainConfig, system: str) -> DacCodec:
+    """The one trained DAC, under the latents of a system. The PCA is fitted on first use."""
+    trained = load_weights(DacCodec(config.model.codec), options.output / "codec" / "model.safetensors")
+    if SYSTEMS[system] == "projected":
+        return trained
+    sizes = config.model.codec
+    dims = sizes.num_codebooks * sizes.codebook_dim  # equal networks
+    codec = DacCodec(replace(sizes, latents="continuous", pca_dims=dims, requantise=system == "requantised"))
+    codec.model = trained.model
+    path = options.output / "pca.safetensors"
+    if not path.is_file():
+        from safetensors.torch import save_file
+
+        audio = audio_of(options, config, "train", config.codec.pca_clips)[1]
+        codec.fit_pca(whole_clips(audio, len(audio)))
+        save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, path)
+    return load_weights(codec, path)
+
+
+def audio_of(
+    options: argparse.Namespace, config: TrainConfig, split: str, count: int
+) -> tuple[list[str], np.ndarray]:
+    """Ids and decoded audio (C, 2, S) int16 of the split's first clips; the whole training set is in the cache."""
+    rows = open_dataset(options.dataset, [split])
+    if split != "train":
+        rows = rows.select(range(min(count, len(rows))))
+    sequence = config.model.sequence
+    folder = options.output / "cache" / (split if split == "train" else f"{split}_{len(rows)}")
+    audio = build_cache(rows, AudioCache(sequence.sample_rate, sequence.num_samples), folder, workers=1)
+    return list(rows["id"][:count]), audio[:count]
+
+
+@torch.inference_mode()
+def encode(options: argparse.Namespace, config: TrainConfig) -> None:
+    """latents/SPLIT_TARGET.npy (C, 2, F, D) float16 with SPLIT.json of the clips' ids."""
+    folder = options.output / "latents"
+    folder.mkdir(exist_ok=True)
+    codecs = {target: codec_of(options, config, target) for target in TARGETS}
+    sequence = config.model.sequence
+    whole = sequence.num_frames * sequence.latent_hop
+    for split, count in (("train", options.train_clips), ("validation", options.clips)):
+        ids, audio = audio_of(options, config, split, count)
+        index = folder / f"{split}.json"
+        if index.is_file() and json.loads(index.read_text()) == ids:
+            continue
+        found: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
+        for ears in whole_clips(audio, len(audio)):
+            hidden = codecs["projected"].hidden(torch.nn.functional.pad(ears, (0, whole - ears.shape[-1])))
+            found["projected"].append(codecs["projected"].project(hidden).half())
+            found["continuous"].append(codecs["continuous"].pca.encode(hidden.mT).half())
+        for target, latents in found.items():
+            np.save(folder / f"{split}_{target}.npy", torch.stack(latents).numpy())
+        index.write_text(json.dumps(ids))
+
+
+class Relatented:
+    """Features of a folder with the latents of a target in place of theirs; only clips that have both."""
+
+    def __init__(self, options: argparse.Namespace, split: str, target: str) -> None:
+        self._features = FeatureDataset(options.features, split)
+        folder = options.output / "latents"
+        self.ids = json.loads((folder / f"{split}.json").read_text())
+        self._latents = np.load(folder / f"{split}_{target}.npy", mmap_mode="r")
+        place = {name: i for i, name in enumerate(self._features.ids)}
+        if missing := [name for name in self.ids if name not in place]:
+            raise UserError(
+                f"{options.features}: no features of {len(missing)} clips of {options.dataset}, such as {missing[0]}"
+            )
+        self._places = [place[name] for name in self.ids]
+        self.hrir_symmetric = [self._features.hrir_symmetric[i] for i in self._places]
+
+    def get(self, index: int, mirror: bool) -> Mapping[str, Any]:
+        row = self._features.get(self._places[index], mirror)
+        return {**row, "latents": torch.from_numpy(np.array(self._latents[index]))}
+
+
+# -------------------- the flows
+
+
+class Latents:
+    """Stands in for a codec: keeps what it is to decode, so that one sampling serves two ways of decoding."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, latent_hop: int) -> None:
+        self.latent_hop = latent_hop
+
+    def decode_binaural(self, latents: Tensor) -> Tensor:
+        self.kept = latents
+        return latents.new_zeros(len(latents), 2, latents.shape[2] * self.latent_hop)
+
+
+def train_and_sample(options: argparse.Namespace, target: str) -> None:
+    """flow-TARGET/ and latents/sampled_TARGET.npy (C, 2, F, D)."""
+    torch.set_num_threads(1)
+    config = configuration(options)
+    path = options.output / "latents" / f"sampled_{target}.npy"
+    if path.is_file():
+        return
+    network = flow_network(options, config, target)
+    sequence = config.model.sequence
+    rows = TokenSamples(Relatented(options, "validation", target), sequence.frames_per_token)
+    codec, made = Latents(sequence.latent_hop), []
+    for first in range(0, len(rows.ids), 8):
+        chosen = range(first, min(len(rows.ids), first + 8))
+        batch = [rows.get(index, mirror=False) for index in chosen]
+        noise = [
+            stream(options.seed, "dac_target", rows.ids[index]).standard_normal(
+                tuple(row["latents"].shape), dtype=np.float32
+            )
+            for index, row in zip(chosen, batch, strict=True)
+        ]
+        conditions = conditions_of(batch).drop({"text": torch.ones(len(batch), dtype=torch.bool)})
+        conditions = replace(conditions, hfov_rad=torch.full((len(batch),), torch.nan))
+        generate(
+            network, codec, conditions, sequence=sequence, noise=torch.from_numpy(np.stack(noise)), **SAMPLING
+        )
+        made.append(codec.kept)
+    np.save(path, torch.cat(made).float().numpy())
+
+
+def flow_network(options: argparse.Namespace, config: TrainConfig, target: str) -> DualBranchNetwork:
+    """Trained in flow-TARGET, with its averaged weights; both targets have tokens of one width."""
+    loop = replace(config.flow.loop, steps=options.flow_steps, max_minutes=0, batch_size=options.batch_size)
+    flow = FlowStageConfig(loop=loop, validation=replace(config.flow.validation, audio_clips=0))
+    folder = options.output / f"flow-{target}"
+    result = train_flow(
+        Relatented(options, "train", target),
+        Relatented(options, "validation", target),
+        config.model.network,
+        config.model.sequence,
+        flow,
+        folder,
+        clip=hub.load_pretrained("tiny").clip,  # for the features of an empty prompt alone
+        seed=options.seed,
+    )
+    if not result.finished:
+        raise KeyboardInterrupt
+    network = DualBranchNetwork(config.model.network)
+    network.load_state_dict(export_weights(config.model.network, flow, folder))
+    return network.eval()
+
+
+# -------------------- what is heard
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of one clip's sound: its score against the truth, mel distance to the truth and to the round trip."""
+
+    score: Score
+    mel_truth: float
+    mel_codec: float
+
+
+def evaluate(options: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+    rate, duration_s = config.model.sequence.sample_rate, config.model.sequence.duration_s
+    ids, audio = audio_of(options, config, "validation", options.clips)
+    rows = open_dataset(options.dataset, ["validation"])
+    clips = [read_clip(rows[index]) for index in range(len(ids))]
+    classify = classifiers.load(options.classifier).classify
+    truth = [torch.from_numpy(ears.astype(np.float32) / FULL_SCALE) for ears in audio]
+    cues = [hear(ears.numpy(), rate, classify, duration_s) for ears in truth]
+    found: dict[str, dict[str, list[Heard]]] = {"round trip": {}, "sampled": {}}
+    for system, target in SYSTEMS.items():
+        codec = codec_of(options, config, system)
+        latents = {
+            "round trip": np.load(options.output / "latents" / f"validation_{target}.npy", mmap_mode="r"),
+            "sampled": np.load(options.output / "latents" / f"sampled_{target}.npy", mmap_mode="r"),
+        }
+        for clip, own, there, *pair in zip(clips, cues, truth, *latents.values(), strict=True):
+            trip, sampled = (decode(codec, one, there.shape[-1]) for one in pair)
+            keep(options.output / "sounds" / f"sampled_{system}" / f"{clip.id}.flac", sampled, rate)
+            for kind, sound in (("round trip", trip), ("sampled", sampled)):
+                one = score(hear(sound.numpy(), rate, classify, duration_s), own, clip)
+                distances = mel_distance(sound, there, rate), mel_distance(sound, trip, rate)
+                found[kind].setdefault(system, []).append(Heard(one, *distances))
+    return summary(found, options, config)
+
+
+@torch.inference_mode()
+def decode(codec: DacCodec, latents: np.ndarray, samples: int) -> Tensor:
+    """(2, F, D) -> (2, S)."""
+    return codec.decode_binaural(torch.from_numpy(np.array(latents))[None].float(), samples)[0]
+
+
+def mel_distance(a: Tensor, b: Tensor, rate: int) -> float:
+    """Of two sounds (2, S): as the codec stage's figure, summed over the four scales of codec/losses.py."""
+    return 4 * float(reconstruction_losses(a[:, None], b[:, None], rate)["mel"])
+
+
+def keep(path: Path, sound: Tensor, rate: int) -> None:
+    """To be listened to; one gain for both ears where it would clip."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gain = min(1.0, 0.9 / max(float(sound.abs().max()), 1e-9))
+    soundfile.write(path, (sound * gain).T.numpy(), rate, subtype="PCM_16")
+
+
+def summary(
+    found: dict[str, dict[str, list[Heard]]], options: argparse.Namespace, config: TrainConfig
+) -> dict[str, Any]:
+    out: dict[str, Any] = {"clips": len(found["sampled"]["projected"])}
+    for kind, systems in found.items():
+        out[kind] = {system: figures_of(heard) for system, heard in systems.items()}
+    plain = found["sampled"]["projected"]
+    out["minus projected"] = {
+        system: differences(heard, plain)
+        for system, heard in found["sampled"].items()
+        if system != "projected"
+    }
+    codec = codec_of(options, config, "continuous")
+    out["pca"] = {"dims": codec.latent_dim, "of": codec.config.hidden_dim, "kept": float(codec.pca.kept)}
+    out["codec"] = json.loads((options.output / "codec" / "done.json").read_text())["figures"]
+    return out
+
+
+def figures_of(heard: Sequence[Heard]) -> dict[str, list[float]]:
+    """name -> [value, low, high], 95 % over clips."""
+    figures = summarise([one.score for one in heard])
+    out = {name: [figures[name].value, figures[name].low, figures[name].high] for name in COLUMNS}
+    for name in ("mel_truth", "mel_codec"):
+        out[name] = interval(np.array([getattr(one, name) for one in heard]))
+    return out
+
+
+def differences(a: Sequence[Heard], b: Sequence[Heard]) -> dict[str, list[float]]:
+    """a - b, [value, low, high] over the same resampled clips."""
+    scores = paired_difference([one.score for one in a], [one.score for one in b])
+    out = {name: [scores[name].value, scores[name].low, scores[name].high] for name in COLUMNS}
+    for name in ("mel_truth", "mel_codec"):
+        pairs = [getattr(x, name) - getattr(y, name) for x, y in zip(a, b, strict=True)]
+        out[name] = interval(np.array(pairs))
+    return out
+
+
+def interval(values: np.ndarray, seed: int = 0, resamples: int = 1000) -> list[float]:
+    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return [float(values.mean()), float(low), float(high)]
+
+
+# -------------------- the table
+
+
+HEADS = {
+    "side": "side %", "r": "ILD r", "ild_error_db": "ILD error dB", "onset_f1": "onset F1", "sound_class": "class %",
+    "mel_truth": "mel, to the truth", "mel_codec": "mel, to its round trip",
+}  # fmt: skip
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    note, pca, codec = figures["made"], figures["pca"], figures["codec"]
+    said = ", ".join(f"{name} {value:.3g}" for name, value in codec.items())
+    lines = [
+        f"`{note['command']}` at commit `{note['commit']}`: {figures['clips']} validation clips, intervals of 95 %",
+        f"over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips. The PCA keeps "
+        f"{100 * pca['kept']:.2f} % of the variance in {pca['dims']}",
+        f"of {pca['of']} dimensions. The DAC after {note['codec_steps']} steps: {said}.",
+        "",
+        "| | " + " | ".join(HEADS.values()) + " |",
+        "|---" * (len(HEADS) + 1) + "|",
+    ]
+    groups = [("round trip: ", figures["round trip"]), ("flow: ", figures["sampled"])]
+    groups.append(("flow, less projected: ", figures["minus projected"]))
+    for title, systems in groups:
+        lines += [f"| {title}{TITLES[s]} | " + " | ".join(cells(row)) + " |" for s, row in systems.items()]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: Mapping[str, Sequence[float]]) -> Iterable[str]:
+    for name in HEADS:
+        scale = 100 if name in ("side", "sound_class") else 1
+        value, low, high = (scale * v for v in row[name])
+        digits = 1 if scale == 100 else 2
+        yield f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def made(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
+    short = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip() or "unknown"
+    return {
+        "command": shlex.join(["python", "benchmarks/dac_target.py", *short]),
+        "commit": commit,
+        "flow_steps": options.flow_steps,
+        "batch_size": options.batch_size,
+        "codec_steps": codec_steps(options.output / "codec"),
+    }
+
+
+def codec_steps(folder: Path) -> int:
+    """From the stage's own log of losses."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return max((e.step for e in events.Scalars("codec/loss")), default=0)
+
+
+def replace_part(path: Path, table: str) -> None:
+    text = path.read_text() if path.is_file() else ""
+    if not all(mark in text for mark in MARKS):
+        raise UserError(f"{path}: holds no {MARKS[0]} ... {MARKS[1]}")
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    path.write_text(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
