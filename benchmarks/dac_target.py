@@ -2,11 +2,12 @@
 
     python benchmarks/dac_target.py --dataset SYNTH --features FEATURES --output OUT
 
-One DAC is trained by train.py's codec stage (configs/tiny-dac.yaml), one PCA of as many dimensions as the projected
-latents have is fitted to its encoder's output, and one flow network for each target is trained from one seed, on
-the same clips, noise, times and steps. Then the validation clips are generated from their pictures alone (no
-prompt, unknown lens), each from one noise for all targets, and heard as synth_quality.py hears them. `FEATURES`: of the
-same dataset by python -m visaudio.data.features; only their vision and text are read.
+One DAC is trained by train.py's codec stage (configs/tiny-dac.yaml), one PCA of as many dimensions as the
+projected latents have is fitted to its encoder's output, and one flow network for each target is trained
+from one seed, on the same clips, noise, times and steps. Then the validation clips are generated from their
+pictures alone (no prompt, unknown lens), each from one noise for all targets, and heard as synth_quality.py
+hears them. `FEATURES`: of the same dataset by python -m visaudio.data.features; only their vision and text
+are read.
 
 A stage whose files are there is skipped, so that the same command goes on where it stopped.
 
@@ -155,7 +156,7 @@ def codec_of(options: argparse.Namespace, config: TrainConfig, system: str) -> D
 def audio_of(
     options: argparse.Namespace, config: TrainConfig, split: str, count: int
 ) -> tuple[list[str], np.ndarray]:
-    """Ids and decoded audio (C, 2, S) int16 of the split's first clips; the whole training set is in the cache."""
+    """Ids and audio (C, 2, S) int16 of the split's first clips; of the training set all are in the cache."""
     rows = open_dataset(options.dataset, [split])
     if split != "train":
         rows = rows.select(range(min(count, len(rows))))
@@ -199,7 +200,8 @@ class Relatented:
         place = {name: i for i, name in enumerate(self._features.ids)}
         if missing := [name for name in self.ids if name not in place]:
             raise UserError(
-                f"{options.features}: no features of {len(missing)} clips of {options.dataset}, such as {missing[0]}"
+                f"{options.features}: no features of {len(missing)} clips of {options.dataset}, "
+                f"such as {missing[0]}"
             )
         self._places = [place[name] for name in self.ids]
         self.hrir_symmetric = [self._features.hrir_symmetric[i] for i in self._places]
@@ -380,8 +382,8 @@ def interval(values: np.ndarray, seed: int = 0, resamples: int = 1000) -> list[f
 
 
 HEADS = {
-    "side": "side %", "r": "ILD r", "ild_error_db": "ILD error dB", "onset_f1": "onset F1", "sound_class": "class %",
-    "mel_truth": "mel, to the truth", "mel_codec": "mel, to its round trip",
+    "side": "side %", "r": "ILD r", "ild_error_db": "ILD error dB", "onset_f1": "onset F1",
+    "sound_class": "class %", "mel_truth": "mel, to the truth", "mel_codec": "mel, to its round trip",
 }  # fmt: skip
 
 
@@ -389,10 +391,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
     note, pca, codec = figures["made"], figures["pca"], figures["codec"]
     said = ", ".join(f"{name} {value:.3g}" for name, value in codec.items())
     lines = [
-        f"`{note['command']}` at commit `{note['commit']}`: {figures['clips']} validation clips, intervals of 95 %",
-        f"over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips. The PCA keeps "
-        f"{100 * pca['kept']:.2f} % of the variance in {pca['dims']}",
-        f"of {pca['of']} dimensions. The DAC after {note['codec_steps']} steps: {said}.",
+        f"`{note['command']}` at commit `{note['commit']}`: {figures['clips']} validation clips, intervals",
+        f"of 95 % over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips. The PCA",
+        f"keeps {100 * pca['kept']:.2f} % of the variance in {pca['dims']} of {pca['of']} dimensions.",
+        f"The DAC after {note['codec_steps']} steps: {said}.",
         "",
         "| | " + " | ".join(HEADS.values()) + " |",
         "|---" * (len(HEADS) + 1) + "|",

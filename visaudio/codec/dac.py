@@ -5,8 +5,9 @@ Latents, by DacCodecConfig.latents:
 - "projected": the projected latents before quantisation, codebook after codebook (9 x 8 = 72 dimensions at
   44100 / 512 Hz). Decoding snaps each codebook's part to its nearest code, then runs the decoder, so a small
   error of the flow is rounded away.
-- "continuous": the encoder's output, before any quantiser, in its first principal components. Decoding goes back
-  through the transpose, and from there into the decoder or, with `requantise`, through the quantisers first.
+- "continuous": the encoder's output, before any quantiser, in its first principal components. Decoding goes
+  back through the transpose, and from there into the decoder or, with `requantise`, through the quantisers
+  first.
 
 Legend: B batch, S samples, F latent frames, H width of the encoder's output, Q codebooks,
 D = codebooks * codebook_dim or pca_dims.
@@ -35,8 +36,8 @@ class DacCodecConfig:
 
     `weights`: a Hub id ("descript/dac_44khz"), a transformers folder, or Descript's own .pth; the sizes are
     then the checkpoint's. None gives random weights of the sizes below, for training to begin with.
-    latents: what a flow is to generate, see above; pca_dims and requantise count for "continuous" alone, whose PCA
-    the codec stage of train.py fits.
+    latents: what a flow is to generate, see above; pca_dims and requantise count for "continuous" alone,
+    whose PCA the codec stage of train.py fits.
     """
 
     weights: str | None = None
@@ -104,7 +105,7 @@ class DacCodec(Codec):
         return self.model.encoder(pad_to_frames(audio, self.latent_hop).float())
 
     def project(self, hidden: Tensor) -> Tensor:
-        """(B, H, F) -> projected latents (B, F, Q * codebook_dim): each book sees what those before it left."""
+        """(B, H, F) -> projected latents (B, F, Q * codebook_dim): each book sees what the others left."""
         parts = []
         for quantizer in self.model.quantizer.quantizers:
             latents = quantizer.in_proj(hidden)

@@ -1,8 +1,8 @@
 """What trains a DAC: its forward pass with codebooks dropped at random, the losses, and codebooks kept alive.
 
 The reconstruction terms are those of the spectral codec (losses.py), which keep what two ears compare. DAC's
-adversarial loss is left out: its discriminators cost more than the codec itself, and what they add, texture above
-some kilohertz, is not what is compared here. A published DAC has had it.
+adversarial loss is left out: its discriminators cost more than the codec itself, and what they add is texture
+above some kilohertz. A published DAC has had it.
 
 Legend: B batch, S samples, F latent frames, H width of the encoder's output, Q codebooks.
 """
@@ -22,9 +22,10 @@ from visaudio.codec.losses import SpectralLossConfig, reconstruction_losses
 
 @dataclass(frozen=True)
 class DacLossConfig:
-    """commitment_weight, codebook_weight: Kumar et al. 2023. quantizer_dropout: share of the crops that hear only the
-    first 1 to Q codebooks, lest the last ones carry what the first ones should. refresh_every: steps after
-    which codes that nothing uses move to where latents are; refresh_batches: batches that are asked; 0 is never.
+    """commitment_weight, codebook_weight: Kumar et al. 2023. quantizer_dropout: share of the crops that
+    have only the first 1 to Q codebooks, lest the last ones carry what the first ones should.
+    refresh_every: steps after which codes that nothing uses move to where latents are, 0 is never;
+    refresh_batches: batches that are asked.
     """
 
     commitment_weight: float = 0.25
@@ -115,9 +116,10 @@ def begin(codec: DacCodec) -> None:
 
 @torch.no_grad()
 def refresh_codebooks(codec: DacCodec, batches: Iterable[Tensor], seed: int, everything: bool = False) -> int:
-    """Move codes that no frame of `batches` (B, 1, S) is nearest to onto latents drawn from them; returns how many.
+    """Move codes that no frame of `batches` (B, 1, S) is nearest to onto latents drawn from them.
 
-    everything: all codes, which gives a codebook its start. Books in turn, each on what the ones before it leave.
+    Returns how many moved. everything: all codes, which gives a codebook its start. Books in turn, each on
+    what the ones before it leave.
     """
     residual = torch.cat([codec.hidden(b.to(codec.device)).transpose(1, 2).flatten(0, 1) for b in batches])
     residual = residual.T[None]  # (1, H, all frames)

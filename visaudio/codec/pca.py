@@ -1,7 +1,7 @@
 """Principal components of a codec's hidden frames: an exact fit over any number of them, there and back.
 
-The matrix has orthonormal columns, so that decoding is its transpose, and what is lost is the variance outside
-of the kept dimensions.
+The matrix has orthonormal columns, so that decoding is its transpose, and what is lost is the variance
+outside of the kept dimensions.
 
 Legend: B batch, F frames, H hidden dimensions, D kept dimensions, n frames seen.
 """
@@ -17,8 +17,8 @@ from bi_audio_dataset.schema import UserError
 class StreamingCovariance:
     """Mean and covariance of frames that come in batches, in float64.
 
-    Batches are merged by their own means and scatters (Chan, Golub and LeVeque 1979): a large mean does not eat up
-    the digits of a small variance, as it does in a sum of squares.
+    Batches are merged by their own means and scatters (Chan, Golub and LeVeque 1979): a large mean does not
+    eat up the digits of a small variance, as it does in a sum of squares.
     """
 
     def __init__(self, dims: int) -> None:

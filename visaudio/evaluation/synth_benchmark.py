@@ -224,7 +224,7 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
 
 
 def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
-    """Pooled figures of `a` less those of `b`, which scored the same clips: intervals over the same resamples."""
+    """Figures of `a` less those of `b`, which scored the same clips: both over the same resamples."""
     if len(a) != len(b) or not a:
         raise ValueError(f"expected scores of the same clips, got {len(a)} and {len(b)}")
     drawn = np.random.default_rng(seed).integers(len(a), size=(RESAMPLES, len(a)))

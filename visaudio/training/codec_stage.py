@@ -38,8 +38,9 @@ FULL_SCALE = 32767.0
 class CodecStageConfig:
     """crop_s: shortest and longest crop; gain_db: the random gain; active_share: crops that must be heard.
 
-    loss: of both kinds of codec, as far as it speaks of what comes out; dac: what a DAC has beside it. pca_clips:
-    training clips whose every frame the PCA of DAC's continuous latents is fitted to, spread over the set.
+    loss: of both kinds of codec, as far as it speaks of what comes out; dac: what a DAC has beside it.
+    pca_clips: training clips whose every frame the PCA of DAC's continuous latents is fitted to, spread
+    over the set.
     """
 
     loop: LoopConfig = field(
@@ -144,8 +145,8 @@ def train_codec(
 ) -> tuple[Codec, dict[str, float]]:
     """Train (or load, if already trained) the codec; writes output/model.safetensors and output/done.json.
 
-    dataset: a BiAudio folder or repository: split train trains, validation (else test) is measured.
-    cache: folder of the decoded audio, by default output/../cache. A DAC with `weights` is not trained: only the
+    dataset: a BiAudio folder or repository: split train trains, validation (else test) is measured. cache:
+    folder of the decoded audio, by default output/../cache. A DAC with `weights` is not trained: only the
     PCA of its continuous latents is fitted.
     """
     from safetensors.torch import load_file, save_file
@@ -155,6 +156,7 @@ def train_codec(
             f"no stage trains a {type(codec_config).__name__}: expected a spectral codec or a DAC"
         )
     output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.loop.seed)
     codec = build_codec(codec_config).to(device)
     weights = output / "model.safetensors"

@@ -12,7 +12,7 @@ from visaudio.model import warm_start
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.parts import load_parts, load_weights, published
+from visaudio.training.parts import load_parts, load_weights, published, trained
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
 
@@ -247,8 +247,8 @@ def plan(config: TrainConfig) -> Plan:
         return Stage(name, title, getattr(run, name), settings, minutes, after, **more)
 
     there = published(config.model)
-    trained = tuple(part for part in ("codec", "clip", "synchformer") if part not in there)
-    encoders = ("data", *trained)
+    own = trained(config.model)
+    encoders = ("data", *own)
 
     def pretraining(name: str, title: str) -> Stage:
         settings = {"stage": to_dict(getattr(config, name)), "model": model[name]}
@@ -270,7 +270,7 @@ def plan(config: TrainConfig) -> Plan:
                 0 if config.data.path else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
-            *(pretraining(part, titles[part]) for part in trained),
+            *(pretraining(part, titles[part]) for part in own),
             stage(
                 "features",
                 "every clip through the three frozen parts",

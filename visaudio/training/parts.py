@@ -25,6 +25,13 @@ def published(model: Preset) -> dict[str, str]:
     return found
 
 
+def trained(model: Preset) -> tuple[str, ...]:
+    """Parts that have a stage: those without published weights, and a published DAC that is to get a PCA."""
+    there = published(model)
+    fitted = getattr(model.codec, "latents", None) == "continuous"
+    return tuple(part for part in FROZEN if part not in there or (part == "codec" and fitted))
+
+
 def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
     """Codec, CLIP and Synchformer, frozen, on the CPU: the published ones, and of those that a stage below
     `root` has trained its weights. Raises UserError where some are missing."""
@@ -37,11 +44,11 @@ def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
         "clip": lambda: ClipEncoder(model.clip),
         "synchformer": lambda: SynchformerEncoder(model.synchformer),
     }
-    there = published(model)
+    own = trained(model)
     found = []
     for part in FROZEN:
         module = makers[part]()
-        if part not in there:
+        if part in own:
             load_weights(module, root / part / "model.safetensors")
         found.append(module.eval().requires_grad_(False))
     return tuple(found)
