@@ -31,11 +31,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio import hub
 from visaudio.codec.dac import DacCodec
 from visaudio.codec.losses import reconstruction_losses
+from visaudio.codec.pca import StreamingCovariance
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset, read_clip
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import classifier as classifiers
@@ -59,7 +61,7 @@ TITLES = {
     "requantised": "PCA, quantised before decoding",
 }
 COLUMNS = ("side", "r", "ild_error_db", "onset_f1", "sound_class")
-SAMPLING = {"num_steps": 25, "guidance_scale": 3.0}
+SAMPLING = {"num_steps": 16, "guidance_scale": 3.0}
 MARKS = ("<!-- dac target: begin -->", "<!-- dac target: end -->")
 
 
@@ -135,7 +137,7 @@ def run_codec(config: TrainConfig) -> None:
 
 
 def codec_of(options: argparse.Namespace, config: TrainConfig, system: str) -> DacCodec:
-    """The one trained DAC, under the latents of a system. The PCA is fitted on first use."""
+    """The one trained DAC, under the latents of a system; its PCA as far as it is fitted."""
     trained = load_weights(DacCodec(config.model.codec), options.output / "codec" / "model.safetensors")
     if SYSTEMS[system] == "projected":
         return trained
@@ -144,13 +146,7 @@ def codec_of(options: argparse.Namespace, config: TrainConfig, system: str) -> D
     codec = DacCodec(replace(sizes, latents="continuous", pca_dims=dims, requantise=system == "requantised"))
     codec.model = trained.model
     path = options.output / "pca.safetensors"
-    if not path.is_file():
-        from safetensors.torch import save_file
-
-        audio = audio_of(options, config, "train", config.codec.pca_clips)[1]
-        codec.fit_pca(whole_clips(audio, len(audio)))
-        save_file({k: v.contiguous() for k, v in codec.state_dict().items()}, path)
-    return load_weights(codec, path)
+    return load_weights(codec, path) if path.is_file() else codec
 
 
 def audio_of(
@@ -168,10 +164,15 @@ def audio_of(
 
 @torch.inference_mode()
 def encode(options: argparse.Namespace, config: TrainConfig) -> None:
-    """latents/SPLIT_TARGET.npy (C, 2, F, D) float16 with SPLIT.json of the clips' ids."""
+    """latents/SPLIT_TARGET.npy (C, 2, F, D) float16 with SPLIT.json of the clips' ids; pca.safetensors.
+
+    The PCA is fitted to every frame of the training clips that the flows see.
+    """
+    from safetensors.torch import save_file
+
     folder = options.output / "latents"
     folder.mkdir(exist_ok=True)
-    codecs = {target: codec_of(options, config, target) for target in TARGETS}
+    plain, continuous = (codec_of(options, config, target) for target in TARGETS)
     sequence = config.model.sequence
     whole = sequence.num_frames * sequence.latent_hop
     for split, count in (("train", options.train_clips), ("validation", options.clips)):
@@ -179,13 +180,21 @@ def encode(options: argparse.Namespace, config: TrainConfig) -> None:
         index = folder / f"{split}.json"
         if index.is_file() and json.loads(index.read_text()) == ids:
             continue
-        found: dict[str, list[Tensor]] = {target: [] for target in TARGETS}
-        for ears in whole_clips(audio, len(audio)):
-            hidden = codecs["projected"].hidden(torch.nn.functional.pad(ears, (0, whole - ears.shape[-1])))
-            found["projected"].append(codecs["projected"].project(hidden).half())
-            found["continuous"].append(codecs["continuous"].pca.encode(hidden.mT).half())
-        for target, latents in found.items():
-            np.save(folder / f"{split}_{target}.npy", torch.stack(latents).numpy())
+        padded = (
+            torch.nn.functional.pad(x, (0, whole - x.shape[-1])) for x in whole_clips(audio, len(audio))
+        )
+        hidden = [plain.hidden(ears) for ears in tqdm(padded, total=len(audio), desc=split, unit="clip")]
+        if split == "train":
+            frames = StreamingCovariance(plain.config.hidden_dim)
+            for one in hidden:
+                frames.add(one.mT.flatten(0, 1))
+            continuous.pca.fit(frames)
+            state = {name: value.contiguous() for name, value in continuous.state_dict().items()}
+            save_file(state, options.output / "pca.safetensors")
+        made = {"projected": plain.project, "continuous": lambda one: continuous.pca.encode(one.mT)}
+        for target, latents in made.items():
+            every = torch.stack([latents(one).half() for one in hidden])
+            np.save(folder / f"{split}_{target}.npy", every.numpy())
         index.write_text(json.dumps(ids))
 
 
