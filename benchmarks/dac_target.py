@@ -45,7 +45,7 @@ from visaudio.evaluation.synth_benchmark import Score, hear, paired_difference, 
 from visaudio.model.network import DualBranchNetwork
 from visaudio.sampling import generate
 from visaudio.training.batches import conditions_of, stream
-from visaudio.training.codec_stage import FULL_SCALE, whole_clips
+from visaudio.training.codec_stage import whole_clips
 from visaudio.training.flow_stage import FlowStageConfig, TokenSamples, export_weights, train_flow
 from visaudio.training.full_run import plan
 from visaudio.training.parts import load_weights
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encode(options, config)
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(train_and_sample, [options] * len(TARGETS), TARGETS))
-        figures = evaluate(options, config)
+            heard = pool.map(hear_system, [options] * len(SYSTEMS), SYSTEMS)
+            figures = summary(dict(zip(SYSTEMS, heard, strict=True)), options, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -299,29 +300,29 @@ class Heard:
     mel_codec: float
 
 
-def evaluate(options: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Heard]]:
+    """A system's round trips of the truth and its samples, clip by clip."""
+    torch.set_num_threads(1)
+    config = configuration(options)
     rate, duration_s = config.model.sequence.sample_rate, config.model.sequence.duration_s
     ids, audio = audio_of(options, config, "validation", options.clips)
     rows = open_dataset(options.dataset, ["validation"])
-    clips = [read_clip(rows[index]) for index in range(len(ids))]
     classify = classifiers.load(options.classifier).classify
-    truth = [torch.from_numpy(ears.astype(np.float32) / FULL_SCALE) for ears in audio]
-    cues = [hear(ears.numpy(), rate, classify, duration_s) for ears in truth]
-    found: dict[str, dict[str, list[Heard]]] = {"round trip": {}, "sampled": {}}
-    for system, target in SYSTEMS.items():
-        codec = codec_of(options, config, system)
-        latents = {
-            "round trip": np.load(options.output / "latents" / f"validation_{target}.npy", mmap_mode="r"),
-            "sampled": np.load(options.output / "latents" / f"sampled_{target}.npy", mmap_mode="r"),
-        }
-        for clip, own, there, *pair in zip(clips, cues, truth, *latents.values(), strict=True):
-            trip, sampled = (decode(codec, one, there.shape[-1]) for one in pair)
-            keep(options.output / "sounds" / f"sampled_{system}" / f"{clip.id}.flac", sampled, rate)
-            for kind, sound in (("round trip", trip), ("sampled", sampled)):
-                one = score(hear(sound.numpy(), rate, classify, duration_s), own, clip)
-                distances = mel_distance(sound, there, rate), mel_distance(sound, trip, rate)
-                found[kind].setdefault(system, []).append(Heard(one, *distances))
-    return summary(found, options, config)
+    codec, folder = codec_of(options, config, system), options.output / "latents"
+    found: dict[str, list[Heard]] = {"round trip": [], "sampled": []}
+    latents = [
+        np.load(folder / f"{name}_{SYSTEMS[system]}.npy", mmap_mode="r") for name in ("validation", "sampled")
+    ]
+    for index, (truth, *pair) in enumerate(zip(whole_clips(audio, len(ids)), *latents, strict=True)):
+        clip, truth = read_clip(rows[index]), truth[:, 0]
+        own = hear(truth.numpy(), rate, classify, duration_s)
+        trip, sampled = (decode(codec, one, truth.shape[-1]) for one in pair)
+        keep(options.output / "sounds" / system / f"{clip.id}.flac", sampled, rate)
+        for kind, sound in (("round trip", trip), ("sampled", sampled)):
+            one = score(hear(sound.numpy(), rate, classify, duration_s), own, clip)
+            distances = mel_distance(sound, truth, rate), mel_distance(sound, trip, rate)
+            found[kind].append(Heard(one, *distances))
+    return found
 
 
 @torch.inference_mode()
@@ -345,8 +346,12 @@ def keep(path: Path, sound: Tensor, rate: int) -> None:
 
 
 def summary(
-    found: dict[str, dict[str, list[Heard]]], options: argparse.Namespace, config: TrainConfig
+    by_system: Mapping[str, dict[str, list[Heard]]], options: argparse.Namespace, config: TrainConfig
 ) -> dict[str, Any]:
+    found = {
+        kind: {system: heard[kind] for system, heard in by_system.items()}
+        for kind in ("round trip", "sampled")
+    }
     out: dict[str, Any] = {"clips": len(found["sampled"]["projected"])}
     for kind, systems in found.items():
         out[kind] = {system: figures_of(heard) for system, heard in systems.items()}
