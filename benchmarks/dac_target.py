@@ -48,6 +48,7 @@ from visaudio.training.batches import conditions_of, stream
 from visaudio.training.codec_stage import whole_clips
 from visaudio.training.flow_stage import FlowStageConfig, TokenSamples, export_weights, train_flow
 from visaudio.training.full_run import plan
+from visaudio.training.memory import keep_freed_memory
 from visaudio.training.parts import load_weights
 from visaudio.training.recipe import TrainConfig, load_train_config
 
@@ -67,6 +68,7 @@ MARKS = ("<!-- dac target: begin -->", "<!-- dac target: end -->")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     try:
         config = configuration(options)
@@ -239,6 +241,7 @@ class Latents:
 
 def train_and_sample(options: argparse.Namespace, target: str) -> None:
     """flow-TARGET/ and latents/sampled_TARGET.npy (C, 2, F, D)."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     config = configuration(options)
     path = options.output / "latents" / f"sampled_{target}.npy"
@@ -302,6 +305,7 @@ class Heard:
 
 def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Heard]]:
     """A system's round trips of the truth and its samples, clip by clip."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     config = configuration(options)
     rate, duration_s = config.model.sequence.sample_rate, config.model.sequence.duration_s
@@ -320,8 +324,8 @@ def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Hear
         keep(options.output / "sounds" / system / f"{clip.id}.flac", sampled, rate)
         for kind, sound in (("round trip", trip), ("sampled", sampled)):
             one = score(hear(sound.numpy(), rate, classify, duration_s), own, clip)
-            distances = mel_distance(sound, truth, rate), mel_distance(sound, trip, rate)
-            found[kind].append(Heard(one, *distances))
+            apart = mel_distance(sound, trip, rate) if kind == "sampled" else 0.0
+            found[kind].append(Heard(one, mel_distance(sound, truth, rate), apart))
     return found
 
 
