@@ -21,9 +21,9 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ from tqdm import tqdm
 from bi_audio_dataset.schema import UserError
 from visaudio import hub
 from visaudio.codec.dac import DacCodec
-from visaudio.codec.losses import reconstruction_losses
 from visaudio.codec.pca import StreamingCovariance
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset, read_clip
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import classifier as classifiers
-from visaudio.evaluation.synth_benchmark import Score, hear, paired_difference, score, summarise
+from visaudio.evaluation.synth_benchmark import hear, score
+from visaudio.evaluation.target_report import Heard, markdown, mel_distance, summary
 from visaudio.model.network import DualBranchNetwork
 from visaudio.sampling import generate
 from visaudio.training.batches import conditions_of, stream
@@ -56,12 +56,6 @@ HERE = Path(__file__).parent
 TARGETS = ("projected", "continuous")
 # what is heard: the target that the flow made, and whether its PCA's answer goes through the quantisers
 SYSTEMS = {"projected": "projected", "continuous": "continuous", "requantised": "continuous"}
-TITLES = {
-    "projected": "projected latents, snapped to codes",
-    "continuous": "PCA of the continuous ones",
-    "requantised": "PCA, quantised before decoding",
-}
-COLUMNS = ("side", "r", "ild_error_db", "onset_f1", "sound_class")
 SAMPLING = {"num_steps": 16, "guidance_scale": 3.0}
 MARKS = ("<!-- dac target: begin -->", "<!-- dac target: end -->")
 
@@ -77,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(train_and_sample, [options] * len(TARGETS), TARGETS))
             heard = pool.map(hear_system, [options] * len(SYSTEMS), SYSTEMS)
-            figures = summary(dict(zip(SYSTEMS, heard, strict=True)), options, config)
+            figures = summary(dict(zip(SYSTEMS, heard, strict=True)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    figures |= codec_figures(options, config)
     figures["made"] = made(options, list(sys.argv[1:] if arguments is None else arguments))
     (options.output / "report.json").write_text(json.dumps(figures, indent=1) + "\n")
     table = markdown(figures)
@@ -294,15 +289,6 @@ def flow_network(options: argparse.Namespace, config: TrainConfig, target: str) 
 # -------------------- what is heard
 
 
-@dataclass(frozen=True)
-class Heard:
-    """Of one clip's sound: its score against the truth, mel distance to the truth and to the round trip."""
-
-    score: Score
-    mel_truth: float
-    mel_codec: float
-
-
 def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Heard]]:
     """A system's round trips of the truth and its samples, clip by clip."""
     keep_freed_memory()
@@ -335,11 +321,6 @@ def decode(codec: DacCodec, latents: np.ndarray, samples: int) -> Tensor:
     return codec.decode_binaural(torch.from_numpy(np.array(latents))[None].float(), samples)[0]
 
 
-def mel_distance(a: Tensor, b: Tensor, rate: int) -> float:
-    """Of two sounds (2, S): as the codec stage's figure, summed over the four scales of codec/losses.py."""
-    return 4 * float(reconstruction_losses(a[:, None], b[:, None], rate)["mel"])
-
-
 def keep(path: Path, sound: Tensor, rate: int) -> None:
     """To be listened to; one gain for both ears where it would clip."""
     import soundfile
@@ -349,87 +330,15 @@ def keep(path: Path, sound: Tensor, rate: int) -> None:
     soundfile.write(path, (sound * gain).T.numpy(), rate, subtype="PCM_16")
 
 
-def summary(
-    by_system: Mapping[str, dict[str, list[Heard]]], options: argparse.Namespace, config: TrainConfig
-) -> dict[str, Any]:
-    found = {
-        kind: {system: heard[kind] for system, heard in by_system.items()}
-        for kind in ("round trip", "sampled")
-    }
-    out: dict[str, Any] = {"clips": len(found["sampled"]["projected"])}
-    for kind, systems in found.items():
-        out[kind] = {system: figures_of(heard) for system, heard in systems.items()}
-    plain = found["sampled"]["projected"]
-    out["minus projected"] = {
-        system: differences(heard, plain)
-        for system, heard in found["sampled"].items()
-        if system != "projected"
-    }
+# -------------------- how it was made
+
+
+def codec_figures(options: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
     codec = codec_of(options, config, "continuous")
-    out["pca"] = {"dims": codec.latent_dim, "of": codec.config.hidden_dim, "kept": float(codec.pca.kept)}
-    out["codec"] = json.loads((options.output / "codec" / "done.json").read_text())["figures"]
-    return out
-
-
-def figures_of(heard: Sequence[Heard]) -> dict[str, list[float]]:
-    """name -> [value, low, high], 95 % over clips."""
-    figures = summarise([one.score for one in heard])
-    out = {name: [figures[name].value, figures[name].low, figures[name].high] for name in COLUMNS}
-    for name in ("mel_truth", "mel_codec"):
-        out[name] = interval(np.array([getattr(one, name) for one in heard]))
-    return out
-
-
-def differences(a: Sequence[Heard], b: Sequence[Heard]) -> dict[str, list[float]]:
-    """a - b, [value, low, high] over the same resampled clips."""
-    scores = paired_difference([one.score for one in a], [one.score for one in b])
-    out = {name: [scores[name].value, scores[name].low, scores[name].high] for name in COLUMNS}
-    for name in ("mel_truth", "mel_codec"):
-        pairs = [getattr(x, name) - getattr(y, name) for x, y in zip(a, b, strict=True)]
-        out[name] = interval(np.array(pairs))
-    return out
-
-
-def interval(values: np.ndarray, seed: int = 0, resamples: int = 1000) -> list[float]:
-    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return [float(values.mean()), float(low), float(high)]
-
-
-# -------------------- the table
-
-
-HEADS = {
-    "side": "side %", "r": "ILD r", "ild_error_db": "ILD error dB", "onset_f1": "onset F1",
-    "sound_class": "class %", "mel_truth": "mel, to the truth", "mel_codec": "mel, to its round trip",
-}  # fmt: skip
-
-
-def markdown(figures: Mapping[str, Any]) -> str:
-    note, pca, codec = figures["made"], figures["pca"], figures["codec"]
-    said = ", ".join(f"{name} {value:.3g}" for name, value in codec.items())
-    lines = [
-        f"`{note['command']}` at commit `{note['commit']}`: {figures['clips']} validation clips, intervals",
-        f"of 95 % over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips. The PCA",
-        f"keeps {100 * pca['kept']:.2f} % of the variance in {pca['dims']} of {pca['of']} dimensions.",
-        f"The DAC after {note['codec_steps']} steps: {said}.",
-        "",
-        "| | " + " | ".join(HEADS.values()) + " |",
-        "|---" * (len(HEADS) + 1) + "|",
-    ]
-    groups = [("round trip: ", figures["round trip"]), ("flow: ", figures["sampled"])]
-    groups.append(("flow, less projected: ", figures["minus projected"]))
-    for title, systems in groups:
-        lines += [f"| {title}{TITLES[s]} | " + " | ".join(cells(row)) + " |" for s, row in systems.items()]
-    return "\n".join(lines) + "\n"
-
-
-def cells(row: Mapping[str, Sequence[float]]) -> Iterable[str]:
-    for name in HEADS:
-        scale = 100 if name in ("side", "sound_class") else 1
-        value, low, high = (scale * v for v in row[name])
-        digits = 1 if scale == 100 else 2
-        yield f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return {
+        "pca": {"dims": codec.latent_dim, "of": codec.config.hidden_dim, "kept": float(codec.pca.kept)},
+        "codec": json.loads((options.output / "codec" / "done.json").read_text())["figures"],
+    }
 
 
 def made(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
