@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from micro import micro_preset
 from safetensors.torch import load_file
 
 from bi_audio_dataset.schema import UserError
+from visaudio import hub
 from visaudio.codec.dac import DacCodec, DacCodecConfig, merge_weight_norm, rename_descript
 
 TINY = DacCodecConfig(
@@ -159,6 +161,20 @@ def test_continuous_latents_want_a_fit_and_projected_ones_none():
         DacCodec(replace(TINY, latents="continuous"))
     with pytest.raises(UserError, match="'projected' or 'continuous'"):
         replace(TINY, latents="pca")
+
+
+@torch.no_grad()
+def test_a_model_folder_keeps_the_pca(tmp_path):
+    codec = DacCodecConfig(
+        sample_rate=4000, strides=(8, 16), encoder_width=4, decoder_width=16, num_codebooks=2,
+        codebook_size=16, codebook_dim=4, latents="continuous", pca_dims=6,
+    )  # fmt: skip
+    components = hub.build_components(replace(micro_preset(), codec=codec))
+    audio = torch.randn(2, 1, 128 * 40, generator=torch.Generator().manual_seed(0))
+    components.codec.fit_pca([audio])
+    again = hub.load_pretrained(hub.save_pretrained(tmp_path / "model", components)).codec
+    assert again.config == codec
+    assert torch.equal(again.encode(audio), components.codec.encode(audio))
 
 
 def descript_state(config: DacCodecConfig) -> dict[str, torch.Tensor]:
