@@ -40,7 +40,7 @@ from visaudio.codec.pca import StreamingCovariance
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset, read_clip
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import classifier as classifiers
-from visaudio.evaluation.synth_benchmark import hear, score
+from visaudio.evaluation.synth_benchmark import Score, hear, score
 from visaudio.evaluation.target_report import Heard, markdown, mel_distance, summary
 from visaudio.model.network import DualBranchNetwork
 from visaudio.sampling import generate
@@ -56,7 +56,6 @@ HERE = Path(__file__).parent
 TARGETS = ("projected", "continuous")
 # what is heard: the target that the flow made, and whether its PCA's answer goes through the quantisers
 SYSTEMS = {"projected": "projected", "continuous": "continuous", "requantised": "continuous"}
-SAMPLING = {"num_steps": 16, "guidance_scale": 3.0}
 MARKS = ("<!-- dac target: begin -->", "<!-- dac target: end -->")
 
 
@@ -70,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encode(options, config)
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
             list(pool.map(train_and_sample, [options] * len(TARGETS), TARGETS))
-            heard = pool.map(hear_system, [options] * len(SYSTEMS), SYSTEMS)
-            figures = summary(dict(zip(SYSTEMS, heard, strict=True)))
+            heard = pool.map(hear_system, [options] * len(options.systems), options.systems)
+            figures = summary(dict(zip(options.systems, heard, strict=True)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -100,6 +99,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=16, help="clips of a step (default: 16)")
     add("--train-clips", type=int, default=1350, help="clips that the flows see (default: 1350)")
     add("--clips", type=int, default=64, help="validation clips that are generated (default: 64)")
+    add("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="that are heard (default: all)")
+    add("--num-steps", type=int, default=25, help="of the sampler (default: 25)")
+    add("--guidance-scale", type=float, default=3.0, help="of the sampler (default: 3)")
     add("--workers", type=int, default=1, help="flows trained at once, one thread each (default: 1)")
     add("--threads", type=int, default=1, help="of the codec's stages (default: 1)")
     add("--seed", type=int, default=0, help="of everything (default: 0)")
@@ -258,7 +260,13 @@ def train_and_sample(options: argparse.Namespace, target: str) -> None:
         conditions = conditions_of(batch).drop({"text": torch.ones(len(batch), dtype=torch.bool)})
         conditions = replace(conditions, hfov_rad=torch.full((len(batch),), torch.nan))
         generate(
-            network, codec, conditions, sequence=sequence, noise=torch.from_numpy(np.stack(noise)), **SAMPLING
+            network,
+            codec,
+            conditions,
+            sequence=sequence,
+            noise=torch.from_numpy(np.stack(noise)),
+            num_steps=options.num_steps,
+            guidance_scale=options.guidance_scale,
         )
         made.append(codec.kept)
     np.save(path, torch.cat(made).float().numpy())
@@ -290,7 +298,10 @@ def flow_network(options: argparse.Namespace, config: TrainConfig, target: str) 
 
 
 def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Heard]]:
-    """A system's round trips of the truth and its samples, clip by clip."""
+    """A system's round trips of the truth and its samples, clip by clip; heard/SYSTEM.json."""
+    path = options.output / "heard" / f"{system}.json"
+    if path.is_file():
+        return {kind: [from_row(row) for row in rows] for kind, rows in json.loads(path.read_text()).items()}
     keep_freed_memory()
     torch.set_num_threads(1)
     config = configuration(options)
@@ -312,7 +323,17 @@ def hear_system(options: argparse.Namespace, system: str) -> dict[str, list[Hear
             one = score(hear(sound.numpy(), rate, classify, duration_s), own, clip)
             apart = mel_distance(sound, trip, rate) if kind == "sampled" else 0.0
             found[kind].append(Heard(one, mel_distance(sound, truth, rate), apart))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({kind: [to_row(one) for one in heard] for kind, heard in found.items()}))
     return found
+
+
+def to_row(heard: Heard) -> list[Any]:
+    return [heard.score.sums.tolist(), heard.score.r_moving, heard.mel_truth, heard.mel_codec]
+
+
+def from_row(row: Sequence[Any]) -> Heard:
+    return Heard(Score(np.array(row[0]), row[1]), *row[2:])
 
 
 @torch.inference_mode()
@@ -350,6 +371,7 @@ def made(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any
         "commit": commit,
         "flow_steps": options.flow_steps,
         "batch_size": options.batch_size,
+        "sampler": [options.num_steps, options.guidance_scale],
         "codec_steps": codec_steps(options.output / "codec"),
     }
 

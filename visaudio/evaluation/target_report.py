@@ -90,11 +90,13 @@ HEADS = {
 
 def markdown(figures: Mapping[str, Any]) -> str:
     note, pca, codec = figures["made"], figures["pca"], figures["codec"]
+    num_steps, scale = note["sampler"]
     said = ", ".join(f"{name} {value:.3g}" for name, value in codec.items())
     lines = [
         f"`{note['command']}` at commit `{note['commit']}`: {figures['clips']} validation clips, intervals",
-        f"of 95 % over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips. The PCA",
-        f"keeps {100 * pca['kept']:.2f} % of the variance in {pca['dims']} of {pca['of']} dimensions.",
+        f"of 95 % over clips; flows of {note['flow_steps']} steps of {note['batch_size']} clips, sampled",
+        f"in {num_steps} steps under guidance {scale:g}. The PCA keeps {100 * pca['kept']:.2f} % of the",
+        f"variance in {pca['dims']} of {pca['of']} dimensions.",
         f"The DAC after {note['codec_steps']} steps: {said}.",
         "",
         "| | " + " | ".join(HEADS.values()) + " |",
