@@ -5,6 +5,7 @@
     clip.safetensors
     synchformer.safetensors
     network.safetensors
+    spatial.safetensors       where a Perception Encoder takes the place of CLIP's patch tokens
     README.md                 the model card
 
 Weights may be stored in half precision; in memory they are float32. Only safetensors are read.
@@ -32,6 +33,7 @@ from visaudio.codec.base import Codec
 from visaudio.codec.kinds import CodecConfig, build_codec
 from visaudio.config import from_dict, to_dict
 from visaudio.encoders.clip import ClipEncoder
+from visaudio.encoders.perception import PerceptionEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
 from visaudio.model_card import model_card
@@ -39,7 +41,7 @@ from visaudio.presets import Preset
 from visaudio.sampling import SamplingConfig
 
 FORMAT_VERSION = 1
-PARTS = ("codec", "clip", "synchformer", "network")
+PARTS = ("codec", "clip", "synchformer", "network")  # of every model; see parts_of
 DEFAULT_MODEL = "tiny"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _HALF_MAX = torch.finfo(torch.float16).max
@@ -66,6 +68,7 @@ class Components:
     network: DualBranchNetwork
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     info: ModelInfo = field(default_factory=ModelInfo)
+    spatial: PerceptionEncoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -73,9 +76,19 @@ class Components:
 
     def to(self, device: torch.device | str) -> Components:
         """Moves every part, in place; returns itself."""
-        for part in PARTS:
+        for part in parts_of(self.preset):
             getattr(self, part).to(device)
         return self
+
+
+def parts_of(preset: Preset) -> tuple[str, ...]:
+    """Names of the parts that a model of this preset has, each a file of its folder."""
+    return PARTS if preset.spatial is None else (*PARTS, "spatial")
+
+
+def files_of(parts: Sequence[str]) -> list[str]:
+    """Names of the files of a model folder with these parts."""
+    return ["config.json", "README.md", *(f"{part}.safetensors" for part in parts)]
 
 
 def build_components(preset: Preset) -> Components:
@@ -86,8 +99,9 @@ def build_components(preset: Preset) -> Components:
         clip=ClipEncoder(preset.clip),
         synchformer=SynchformerEncoder(preset.synchformer),
         network=DualBranchNetwork(preset.network),
+        spatial=None if preset.spatial is None else PerceptionEncoder(preset.spatial),
     )
-    for part in PARTS:
+    for part in parts_of(preset):
         getattr(components, part).eval().requires_grad_(False)
     return components
 
@@ -113,7 +127,8 @@ def save_pretrained(
         if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not a model folder and not empty; it will not be replaced")
         temporary.mkdir()
-        for part in PARTS:
+        parts = parts_of(components.preset)
+        for part in parts:
             state = getattr(components, part).state_dict()
             file = temporary / f"{part}.safetensors"
             save_file(_stored(state, dtype, part), file, {"format": "pt"})
@@ -121,7 +136,7 @@ def save_pretrained(
         sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         config = {**_config(components), "sha256": sums}
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (temporary / "README.md").write_text(model_card(components, PARTS))
+        (temporary / "README.md").write_text(model_card(components, parts))
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             folder.rename(old)
@@ -146,14 +161,14 @@ def check_whole(folder: Path, files: Mapping[str, Path] | None = None) -> None:
     """Raises UserError for a model folder that lacks a part, or one of which is not the file that its
     config.json was written with. files: part -> where it is read from, where that is elsewhere.
     """
-    sums = _read_config(folder).get("sha256", {})  # models of earlier versions have none
-    for part in PARTS:
+    config = _read_config(folder)
+    sums = config.get("sha256", {})  # models of earlier versions have none
+    parts = parts_of(_preset(config, folder))
+    for part in parts:
         own = folder / f"{part}.safetensors"
         file = (files or {}).get(part, own)
         if not file.is_file():
-            raise UserError(
-                f"{folder}: lacks {own.name}, so it is no whole model; a model has {', '.join(PARTS)}"
-            )
+            raise UserError(f"{folder}: lacks {own.name}, so it is no whole model; it has {', '.join(parts)}")
         wanted = sums.get(own.name)
         if file == own and wanted is not None and _sha256(own) != wanted:
             raise UserError(
@@ -208,10 +223,10 @@ def load_pretrained(
     folder = find_model(name, revision, cache_dir, local_files_only)
     config = _read_config(folder)
     preset = _preset(config, folder)
-    files = {part: folder / f"{part}.safetensors" for part in PARTS}
+    files = {part: folder / f"{part}.safetensors" for part in parts_of(preset)}
     for part, source in (overrides or {}).items():
-        if part not in PARTS:
-            raise UserError(f"unknown part {part!r}; a model has {', '.join(PARTS)}")
+        if part not in files:
+            raise UserError(f"unknown part {part!r}; a model has {', '.join(files)}")
         if Path(source).is_file():
             files[part] = Path(source)
         else:
@@ -266,13 +281,12 @@ def _download(
         RepositoryNotFoundError,
     )
 
-    patterns = ["config.json", "README.md", *(f"{part}.safetensors" for part in PARTS)]
     try:
         folder = Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=patterns,
+                allow_patterns=files_of((*PARTS, "spatial")),
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
             )
@@ -321,6 +335,7 @@ def _preset(config: Mapping[str, Any], folder: Path) -> Preset:
         clip=replace(preset.clip, weights=None),
         synchformer=replace(preset.synchformer, weights=None),
         codec=_without_weights(preset.codec),
+        spatial=None if preset.spatial is None else replace(preset.spatial, weights=None),
     )
 
 
@@ -374,7 +389,7 @@ def push_to_hub(
             folder_path=folder,
             revision=revision,
             commit_message=message or f"visaudio {__version__}",
-            allow_patterns=["config.json", "README.md", *(f"{part}.safetensors" for part in PARTS)],
+            allow_patterns=files_of(parts_of(_preset(_read_config(folder), folder))),
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

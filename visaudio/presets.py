@@ -17,6 +17,7 @@ from visaudio.codec.kinds import CodecConfig
 from visaudio.codec.spectral import SpectralCodecConfig
 from visaudio.config import from_dict, read_layers
 from visaudio.encoders.clip import ClipConfig
+from visaudio.encoders.perception import PerceptionConfig
 from visaudio.encoders.synchformer import SynchformerConfig
 from visaudio.model.network import NetworkConfig
 from visaudio.model.warm_start import REPOSITORY
@@ -25,7 +26,10 @@ from visaudio.sequence import SequenceConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """All parts of one model; `sequence.duration_s` is the training window, in seconds."""
+    """All parts of one model; `sequence.duration_s` is the training window, in seconds.
+
+    spatial: the encoder whose grid takes the place of CLIP's; None: CLIP's own.
+    """
 
     name: str
     sequence: SequenceConfig
@@ -33,10 +37,12 @@ class Preset:
     clip: ClipConfig
     synchformer: SynchformerConfig
     network: NetworkConfig
+    spatial: PerceptionConfig | None = None
 
     def __post_init__(self) -> None:
         """The parts must fit each other."""
         tokens = self.codec.latent_dim * self.sequence.frames_per_token
+        who, grid = ("spatial", self.spatial) if self.spatial else ("clip", self.clip)
         agreements = (
             ("sequence.sample_rate", self.sequence.sample_rate, "codec.sample_rate", self.codec.sample_rate),
             ("sequence.latent_hop", self.sequence.latent_hop, "codec.latent_hop", self.codec.latent_hop),
@@ -46,15 +52,18 @@ class Preset:
                 "codec.latent_dim x sequence.frames_per_token",
                 tokens,
             ),
-            ("network.spatial_rows", self.network.spatial_rows, "clip.grid_rows", self.clip.grid_rows),
+            ("network.spatial_rows", self.network.spatial_rows, f"{who}.grid_rows", grid.grid_rows),
             (
                 "network.spatial_columns",
                 self.network.spatial_columns,
-                "clip.grid_columns",
-                self.clip.grid_columns,
+                f"{who}.grid_columns",
+                grid.grid_columns,
             ),
             ("network.sync_dim", self.network.sync_dim, "synchformer.width", self.synchformer.width),
         )
+        if self.spatial is not None:
+            width = self.spatial.output_dim
+            agreements += (("network.spatial_dim", self.network.spatial_dim, "that of spatial", width),)
         if self.network.condition_times == "time":
             agreements += tuple(
                 (f"network.{name}", getattr(self.network, name), f"what sequence says of {name}", value)
@@ -84,6 +93,7 @@ def compose(
     network: NetworkConfig,
     duration_s: float = 8.0,
     frames_per_token: int = 2,
+    spatial: PerceptionConfig | None = None,
 ) -> Preset:
     """A preset whose dependent numbers (rates, token and feature widths) follow from its parts.
 
@@ -113,12 +123,25 @@ def compose(
         network,
         token_dim=codec.latent_dim * frames_per_token,
         sync_dim=synchformer.width,
-        spatial_rows=clip.grid_rows,
-        spatial_columns=clip.grid_columns,
         **rates,
-        **widths,
+        **{**widths, **spatial_sizes(clip, spatial)},
     )
-    return Preset(name, sequence, codec, clip, synchformer, network)
+    return Preset(name, sequence, codec, clip, synchformer, network, spatial)
+
+
+def spatial_sizes(clip: ClipConfig, spatial: PerceptionConfig | None) -> dict[str, int]:
+    """The network's sizes that follow from the encoder of the spatial grid, as its config's fields."""
+    grid = spatial or clip
+    sizes = {"spatial_rows": grid.grid_rows, "spatial_columns": grid.grid_columns}
+    return sizes if spatial is None else {**sizes, "spatial_dim": spatial.output_dim}
+
+
+def with_spatial_sizes(values: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """Values for a preset; where they name a spatial encoder, the network's spatial sizes follow from it."""
+    if values.get("spatial") is None:
+        return values
+    spatial = from_dict(PerceptionConfig, values["spatial"], defaults=preset.spatial, where="spatial")
+    return {**values, "network": {**spatial_sizes(preset.clip, spatial), **values.get("network", {})}}
 
 
 TINY = compose(
@@ -188,4 +211,5 @@ def get_preset(name: str) -> Preset:
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> Preset:
     """A preset by name, with overrides such as "network.inter_ear_attention=false" on top."""
-    return from_dict(Preset, read_layers(None, overrides), defaults=get_preset(name))
+    preset = get_preset(name)
+    return from_dict(Preset, with_spatial_sizes(read_layers(None, overrides), preset), defaults=preset)

@@ -75,18 +75,22 @@ def encode_frames(
     sync_frames: Tensor | np.ndarray,
     prompts: Sequence[str | None] | None = None,
     hfov_deg: float | Sequence[float] | None = None,
+    spatial_frames: Tensor | np.ndarray | None = None,
 ) -> Conditions:
     """Conditions of B clips from their frames, at the rates of components.preset.sequence.
 
     clip_frames (B, T, 3, H, W) uint8 at clip_fps, sync_frames likewise at sync_fps, each square of its
     encoder's size; prompts (B,): None or "" is no text; hfov_deg: the lens' horizontal field of view, None if
-    unknown. The same calls as in feature extraction for training.
+    unknown; spatial_frames: as clip_frames, of a model with a spatial encoder. The same calls as in feature
+    extraction for training.
     """
     device = components.device
     clip_frames = torch.as_tensor(clip_frames).to(device)
     sync_frames = torch.as_tensor(sync_frames).to(device)
     batch = clip_frames.shape[0]
     clip_features, spatial_features = components.clip.encode_images(clip_frames)
+    if components.spatial is not None:
+        spatial_features = components.spatial.encode_grid(torch.as_tensor(spatial_frames).to(device))
     text_features, has_text = encode_prompts(components, prompts or [None] * batch)
     hfov = torch.full((batch,), math.nan)
     if hfov_deg is not None:
@@ -130,20 +134,14 @@ def as_caption(prompt: str) -> str:
 def frame_requests(
     components: Components, sequence: SequenceConfig, start_s: float
 ) -> tuple[FrameRequest, ...]:
-    """What a window that starts at `start_s` needs of the video: CLIP's frames, then Synchformer's."""
-    clip, sync = components.clip, components.synchformer
-    return (
-        FrameRequest(
-            start_s + np.arange(sequence.num_clip_frames) / sequence.clip_fps,
-            clip.image_size,
-            clip.config.resize,
-        ),
-        FrameRequest(
-            start_s + np.arange(sequence.num_sync_frames) / sequence.sync_fps,
-            sync.image_size,
-            sync.config.resize,
-        ),
-    )
+    """What a window that starts at `start_s` needs of the video: CLIP's frames, Synchformer's, and those of
+    the spatial encoder where there is one."""
+    coarse = start_s + np.arange(sequence.num_clip_frames) / sequence.clip_fps
+    fine = start_s + np.arange(sequence.num_sync_frames) / sequence.sync_fps
+    encoders = [(coarse, components.clip), (fine, components.synchformer)]
+    if components.spatial is not None:
+        encoders.append((coarse, components.spatial))
+    return tuple(FrameRequest(times, e.image_size, e.config.resize) for times, e in encoders)
 
 
 def encode_conditions(
@@ -174,8 +172,9 @@ def encode_conditions(
         if not isinstance(video, np.ndarray)
         else _from_array(video, fps, requests)
     )
-    for clip_frames, sync_frames in frames:
-        conditions = encode_frames(components, clip_frames[None], sync_frames[None], [prompt], hfov_deg)
+    for window in frames:
+        clip_frames, sync_frames, *spatial = (pictures[None] for pictures in window)
+        conditions = encode_frames(components, clip_frames, sync_frames, [prompt], hfov_deg, *spatial)
         if mask_away_clip:
             conditions = conditions.drop({"clip": torch.ones(1, dtype=torch.bool)})
         yield conditions

@@ -29,6 +29,7 @@ from visaudio.data.dataset import Clip, fit_samples, open_dataset, read_clip
 from visaudio.data.feature_store import INDEX, FeatureDataset, latent_statistics, write_arrow
 from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.frames import mirror, prepare_frames, to_signed
+from visaudio.encoders.perception import PerceptionEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.precision import use_bf16
 from visaudio.sequence import SequenceConfig
@@ -40,8 +41,9 @@ __all__ = ["FeatureDataset", "Parts", "extract_features", "latent_statistics", "
 
 @dataclass
 class Parts:
-    """The three frozen parts and the lengths they work at.
+    """The frozen parts and the lengths they work at.
 
+    spatial: where there is one, its grid takes the place of CLIP's.
     bf16: the picture towers run in bfloat16, in half the time; what they give is stored in 16 bits anyway.
     """
 
@@ -50,6 +52,7 @@ class Parts:
     synchformer: SynchformerEncoder
     sequence: SequenceConfig
     bf16: bool = False
+    spatial: PerceptionEncoder | None = None
 
     @torch.inference_mode()
     def encode(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -65,10 +68,13 @@ class Parts:
             clip.frames[: len(sync_times)], self.synchformer.image_size, self.synchformer.config.resize
         )
         coarse = self.clip.prepare(clip.frames[len(sync_times) :])
+        places = None if self.spatial is None else self.spatial.prepare(clip.frames[len(sync_times) :])
         out = {"latents": self._latents(clip)}
         for ending, change in (("", lambda frames: frames), ("_mirror", mirror)):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 pooled, grid = self.clip.encode_images(change(coarse)[None].to(device))
+                if self.spatial is not None:
+                    grid = self.spatial.encode_grid(change(places)[None].to(device))
                 sync = self.synchformer(to_signed(change(fine)[None].to(device)))
             out |= {f"clip{ending}": pooled[0], f"grid{ending}": grid[0], f"sync{ending}": sync[0]}
         return {name: value.half().cpu() for name, value in out.items()}
@@ -81,7 +87,8 @@ class Parts:
     def digest(self) -> str:
         """Names these weights: features of other weights are not mixed with theirs."""
         found = hashlib.blake2b(digest_size=16)
-        for module in (self.codec, self.clip, self.synchformer):
+        spatial = () if self.spatial is None else (self.spatial,)
+        for module in (self.codec, self.clip, self.synchformer, *spatial):
             for name, value in module.state_dict().items():
                 found.update(name.encode())
                 found.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -98,6 +105,7 @@ def extract_features(
     workers: int = 2,
     splits: Sequence[str] | None = None,
     progress: bool = True,
+    spatial: PerceptionEncoder | None = None,
 ) -> Path:
     """Encode all clips of a BiAudio folder or repository; returns `output`.
 
@@ -106,7 +114,7 @@ def extract_features(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"))
+    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"), spatial)
     rows = open_dataset(dataset, splits)
     if not len(rows):
         raise UserError(f"the dataset at '{dataset}' has no rows in splits {splits}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
 from visaudio.encoders.frames import ResizeMode, prepare_frames
+from visaudio.encoders.grid import pool_grid
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -70,30 +70,6 @@ def hash_tokens(ids: Tensor, vocab_size: int) -> Tensor:
     hashed = torch.where(ids == 0, 0, hashed)
     hashed = torch.where(ids == BPE_VOCAB - 2, vocab_size - 2, hashed)
     return torch.where(ids == BPE_VOCAB - 1, vocab_size - 1, hashed)
-
-
-def pooling_matrix(size: int, cells: int) -> Tensor:
-    """(size, cells) weights of the mean over `cells` equal parts of `size` columns, shared ones by overlap.
-
-    Computed exactly, so that cell c of a row is cell cells-1-c of the mirrored row for every size.
-    """
-    if not 1 <= cells <= size:
-        raise ValueError(f"cannot pool {size} patches to {cells} cells")
-    matrix = np.zeros((size, cells), dtype=np.float32)
-    for cell in range(cells):
-        low, high = Fraction(cell * size, cells), Fraction((cell + 1) * size, cells)
-        for column in range(size):
-            overlap = min(high, column + 1) - max(low, column)
-            matrix[column, cell] = float(max(overlap, Fraction(0)) * cells / size)
-    return torch.from_numpy(matrix)
-
-
-def pool_grid(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    """(..., H, W, D) -> (..., rows * columns, D), row-major, mirror-symmetric over the columns."""
-    height, width = tokens.shape[-3:-1]
-    down = pooling_matrix(height, rows).to(tokens)
-    across = pooling_matrix(width, columns).to(tokens)
-    return torch.einsum("...hwd,hr,wc->...rcd", tokens, down, across).flatten(-3, -2)
 
 
 class ClipEncoder(nn.Module):

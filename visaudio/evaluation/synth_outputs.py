@@ -197,8 +197,9 @@ def flipped_conditions(components: Components, video: Path) -> Iterable[Conditio
     windows = total_windows(sequence, length_s, components.sampling.overlap_s)
     lengths = window_sequence(sequence, windows, length_s)
     requests = [frame_requests(components, lengths, w.start / sequence.tokens_per_second) for w in windows]
-    for clip_frames, sync_frames in read_windows(video, requests):
-        yield encode_frames(components, clip_frames[None].flip(-1), sync_frames[None].flip(-1))
+    for window in read_windows(video, requests):
+        clip_frames, sync_frames, *spatial = (pictures[None].flip(-1) for pictures in window)
+        yield encode_frames(components, clip_frames, sync_frames, None, None, *spatial)
 
 
 def clip_noise(components: Components, name: str, seed: int, duration_s: float, swap: bool = False) -> Tensor:

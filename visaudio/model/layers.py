@@ -37,21 +37,39 @@ def flat_kernel(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else weight.transpose(1, 2).flatten(1)
 
 
-class ChannelLastConv1d(nn.Module):
-    """Same-length convolution over the tokens of (B, N, D); odd kernel."""
+class ChannelLastConv1d(nn.Conv1d):
+    """Same-length convolution over the tokens of (B, N, D); odd kernel.
 
-    def __init__(self, in_dim: int, out_dim: int, kernel_size: int, bias: bool = True) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd to keep the length, got {kernel_size}")
-        self.kernel_size = kernel_size
-        self.weight = nn.Parameter(torch.empty(out_dim, in_dim, kernel_size))
-        bound = 1 / math.sqrt(in_dim * kernel_size)
+    A torch convolution in its weights and its arguments, so that adapters (training/lora.py) know it.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: int | tuple[int] | None = None,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        (size,) = kernel_size if isinstance(kernel_size, tuple) else (kernel_size,)
+        if size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, got {size}")
+        kept = {"stride": (stride, 1), "padding": (padding, size // 2), "groups": (groups, 1)}
+        for name, (given, only) in kept.items():
+            if given not in (None, only, (only,)):
+                raise ValueError(f"{name} must be {only} to keep the length, got {given}")
+        super().__init__(in_dim, out_dim, size, padding=size // 2, bias=bias)
+
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(self.in_channels * self.kernel_size[0])
         nn.init.uniform_(self.weight, -bound, bound)
-        self.bias = nn.Parameter(torch.zeros(out_dim)) if bias else None
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(neighbours(x, self.kernel_size), flat_kernel(self.weight), self.bias)
+        return F.linear(neighbours(x, self.kernel_size[0]), flat_kernel(self.weight), self.bias)
 
 
 def _layer(in_dim: int, out_dim: int, kernel_size: int) -> nn.Module:
@@ -75,6 +93,9 @@ class GatedMLP(nn.Module):
         self.w3 = _layer(dim, inner, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not all(isinstance(layer, (nn.Linear, ChannelLastConv1d)) for layer in (self.w1, self.w3)):
+            # wrapped, by an adapter
+            return self.w2(F.silu(self.w1(x)) * self.w3(x))
         around = neighbours(x, self.kernel_size)  # gathered once for both products
         gate = F.linear(around, flat_kernel(self.w1.weight))
         return self.w2(F.silu(gate) * F.linear(around, flat_kernel(self.w3.weight)))
@@ -105,7 +126,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rot: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> queries, keys, values (B, H, N, D / H), rotated where rot is given."""
-        qkv = F.linear(x, self.qkv.weight[self.order], self.qkv.bias[self.order])
+        if isinstance(self.qkv, nn.Linear):
+            qkv = F.linear(x, self.qkv.weight[self.order], self.qkv.bias[self.order])
+        else:  # wrapped, by an adapter
+            qkv = self.qkv(x)[..., self.order]
         q, k, v = rearrange(qkv, "b n (j h d) -> j b h n d", j=3, h=self.num_heads).unbind(0)
         q = _rms_norm(q, self.q_norm.weight[self.halves])
         k = _rms_norm(k, self.k_norm.weight[self.halves])

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, FrameCache, build_cache, open_dataset, read_clip, without_media
-from visaudio.encoders.clip import ClipConfig, ClipEncoder, pool_grid
+from visaudio.encoders.clip import ClipConfig, ClipEncoder
+from visaudio.encoders.grid import pool_grid
 from visaudio.training.cells import CellTargets, boxes_at, grid_targets
 from visaudio.training.pictures import JitterConfig, apply_window, jitter_colours, random_window
 from visaudio.training.stage import LoopConfig, finish, finished, run_stage, step_rng

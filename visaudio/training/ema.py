@@ -5,10 +5,10 @@ of any relative width ``sigma_rel`` is put together from the snapshots. The widt
 length of the run, so one setting serves a run of an hour and one of a week, and no decay has to be tuned
 beforehand.
 
-Two traps of the library are stepped around here: buffers are left out of the averages (the solved
-snapshot weights do not sum to exactly one, which would scale constants such as the latent statistics),
-and snapshots are float32 (the solved weights are large and alternate in sign, which magnifies float16
-rounding).
+Two traps of the library are stepped around here: buffers and frozen parameters are left out of the
+averages (the solved snapshot weights do not sum to exactly one, which would scale constants such as the
+latent statistics), and snapshots are float32 (the solved weights are large and alternate in sign, which
+magnifies float16 rounding).
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,12 @@ class EmaConfig:
     snapshots: int = 20
 
 
+def constants(network: nn.Module) -> set[str]:
+    """Names of what training does not change: buffers, and frozen parameters (under adapters)."""
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    return frozen | {name for name, _ in network.named_buffers()}
+
+
 class TrackedEma:
     """The tracked averages of one network. Every process keeps its own (equal) copy; one writes the
     snapshots.
@@ -47,7 +53,7 @@ class TrackedEma:
             checkpoint_folder=str(self.folder),
             checkpoint_dtype=torch.float32,
             update_every=1,
-            param_or_buffer_names_no_ema={name for name, _ in network.named_buffers()},
+            param_or_buffer_names_no_ema=constants(network),
         )
 
     @property

@@ -25,6 +25,7 @@ from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
 from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
+from visaudio.training.lora import LoraConfig, adapters_of, add_adapters, merged_state, trained_share
 from visaudio.training.progress import say
 from visaudio.training.validation import FlowValidation, ValidationConfig
 
@@ -35,6 +36,7 @@ STATS_CLIPS = 512  # clips that the latent statistics are taken from
 class FlowStageConfig:
     loop: FlowLoopConfig = field(default_factory=FlowLoopConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 class TokenSamples:
@@ -81,10 +83,12 @@ def new_network(
     seed: int,
     init_from: str | None = None,
     folder: Path | None = None,
+    lora: LoraConfig | None = None,
 ) -> DualBranchNetwork:
     """An untrained network with the set's latent statistics and the text encoder's features of ''.
 
-    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report.
+    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report. lora:
+    adapters on what came from there; what did not is trained in full.
     """
     torch.manual_seed(seed)
     network = DualBranchNetwork(config)
@@ -92,8 +96,15 @@ def new_network(
     if clip is not None:
         with torch.no_grad():
             network.set_empty_text(clip.encode_text([""])[0].float().cpu())
+    new: tuple[str, ...] = ()
     if init_from is not None:
-        initialise(network, init_from, folder)
+        new = initialise(network, init_from, folder).new
+    if lora is not None and lora.on:
+        if init_from is None:
+            raise UserError(
+                "flow.lora.rank asks for LoRA, which adapts trained weights: name them by init_from"
+            )
+        add_adapters(network, lora, new, folder)
     return network
 
 
@@ -114,7 +125,7 @@ def train_flow(
     features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
     """
     samples = TokenSamples(features, sequence.frames_per_token)
-    network = new_network(network_config, samples, clip, seed, init_from, output)
+    network = new_network(network_config, samples, clip, seed, init_from, output, config.lora)
     validate = None
     if held_out is not None and len(held_out.ids):
         sampler = decoder = None
@@ -129,8 +140,9 @@ def train_flow(
             decoder,
             sequence.sample_rate,
         )
-    parameters = sum(p.numel() for p in network.parameters())
-    say(f"flow: network of {parameters / 1e6:.1f} M parameters")
+    trained, parameters = trained_share(network)
+    share = "" if trained == parameters else f", of which {trained / 1e6:.1f} M are trained"
+    say(f"flow: network of {parameters / 1e6:.1f} M parameters{share}")
     return train(network, samples, config.loop, output, seed, validate)
 
 
@@ -174,6 +186,8 @@ def export_weights(
         raise UserError(f"no checkpoint in {output / 'checkpoints'}: train the flow stage first")
     checkpoint = load_checkpoint(found[-1])
     network = DualBranchNetwork(network_config)
+    if config.lora.on:
+        add_adapters(network, config.lora, adapters_of(output), output)
     network.load_state_dict(checkpoint.network)
     with tempfile.TemporaryDirectory(prefix="visaudio-ema-") as scratch:
         # A copy, because the average at this checkpoint is added and a resumed run must not find it.
@@ -184,5 +198,8 @@ def export_weights(
         ema.forget_after(checkpoint.state["step"])
         ema.snapshot()
         weights = ema.synthesize(sigma_rel)
+    if config.lora.on:
+        network.load_state_dict(weights)
+        weights = merged_state(network)
     save_file({name: value.contiguous() for name, value in weights.items()}, output / "model.safetensors")
     return weights

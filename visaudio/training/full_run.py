@@ -12,7 +12,7 @@ from visaudio.model import warm_start
 from visaudio.training.checkpoint import list_checkpoints
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow
-from visaudio.training.parts import load_parts, load_weights, published, trained
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published, trained
 from visaudio.training.recipe import TrainConfig
 from visaudio.training.stages import Plan, Stage
 
@@ -93,6 +93,7 @@ class FullRun:
         from visaudio.data.features import extract_features
 
         codec, clip, synchformer = self.parts()
+        spatial = load_spatial(self.config.model)
         extract_features(
             self.dataset,
             folder,
@@ -101,6 +102,7 @@ class FullRun:
             synchformer=synchformer.to(self.device),
             sequence=self.config.model.sequence,
             workers=self.workers,
+            spatial=None if spatial is None else spatial.to(self.device),
         )
         return True
 
@@ -136,6 +138,7 @@ class FullRun:
             self.network(),
             sampling=self.config.sampling,
             info=self.info(),
+            spatial=load_spatial(self.config.model),
         )
         hub.save_pretrained(self.model_folder, components, torch.float16)
         return True
@@ -274,7 +277,11 @@ def plan(config: TrainConfig) -> Plan:
             stage(
                 "features",
                 "every clip through the three frozen parts",
-                {"sequence": model["sequence"], **({"published": there} if there else {})},
+                {
+                    "sequence": model["sequence"],
+                    **({"published": there} if there else {}),
+                    **({"spatial": model["spatial"]} if model["spatial"] else {}),
+                },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
             ),

@@ -16,10 +16,10 @@ FROZEN = ("codec", "clip", "synchformer")
 def published(model: Preset) -> dict[str, str]:
     """Part -> where its published weights come from, for the parts of a preset that name some."""
     found = {}
-    for part in FROZEN:
+    for part in (*FROZEN, "spatial"):
         config = getattr(model, part)
         name = getattr(config, "model_name", None)
-        source = config.weights if hasattr(config, "weights") else None
+        source = getattr(config, "source", getattr(config, "weights", None))
         if source is not None or (name or "").startswith(("hf-hub:", "local-dir:")):
             found[part] = " ".join(str(word) for word in (name, source) if word)
     return found
@@ -52,6 +52,18 @@ def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
             load_weights(module, root / part / "model.safetensors")
         found.append(module.eval().requires_grad_(False))
     return tuple(found)
+
+
+def load_spatial(model: Preset) -> Any:
+    """The encoder that takes the place of CLIP's patch tokens, frozen, on the CPU; None where there is none.
+
+    No stage trains one: its weights are published ones, or a file's.
+    """
+    from visaudio.encoders.perception import PerceptionEncoder
+
+    if model.spatial is None:
+        return None
+    return PerceptionEncoder(model.spatial).eval().requires_grad_(False)
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import from_dict, read_layers
-from visaudio.presets import Preset, get_preset
+from visaudio.presets import Preset, get_preset, with_spatial_sizes
 from visaudio.sampling import SamplingConfig
 from visaudio.training.batches import DropoutConfig
 from visaudio.training.clip_stage import ClipStageConfig
@@ -111,4 +111,6 @@ def load_train_config(path: str | Path | None = None, overrides: Sequence[str] =
     """
     values = read_layers(path, overrides)
     preset = get_preset(str(values.get("preset", TrainConfig.preset)))
+    if isinstance(values.get("model"), dict):
+        values["model"] = with_spatial_sizes(values["model"], preset)
     return from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset))

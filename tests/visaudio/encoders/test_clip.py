@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bi_audio_dataset.schema import UserError
-from visaudio.encoders.clip import BPE_VOCAB, ClipConfig, ClipEncoder, hash_tokens, pool_grid, pooling_matrix
+from visaudio.encoders.clip import BPE_VOCAB, ClipConfig, ClipEncoder, hash_tokens
+from visaudio.encoders.grid import pool_grid, pooling_matrix
 
 TEXT = {"text_width": 16, "text_layers": 1}
 TINY = ClipConfig(image_size=64, width=32, layers=1, head_width=16, embed_dim=24, grid_columns=4, **TEXT)
