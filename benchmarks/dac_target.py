@@ -21,7 +21,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -67,10 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = configuration(options)
         run_codec(config)
         encode(options, config)
-        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            list(pool.map(train_and_sample, [options] * len(TARGETS), TARGETS))
-            heard = pool.map(hear_system, [options] * len(options.systems), options.systems)
-            figures = summary(dict(zip(options.systems, heard, strict=True)))
+        share_out(options, train_and_sample, TARGETS)
+        heard = share_out(options, hear_system, options.systems)
+        figures = summary(dict(zip(options.systems, heard, strict=True)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -82,6 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         replace_part(options.write_to, table)
     print(table)
     return 0
+
+
+def share_out(
+    options: argparse.Namespace, work: Callable[[argparse.Namespace, str], Any], names: Sequence[str]
+) -> list[Any]:
+    """work(options, name) of each, in their order; in processes where --workers asks for more than one."""
+    if options.workers < 2:
+        return [work(options, name) for name in names]
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(work, [options] * len(names), names))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
