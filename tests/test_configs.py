@@ -18,6 +18,12 @@ FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("biaudio"))
 
 
+def replace_codec(config: TrainConfig, other: TrainConfig) -> TrainConfig:
+    """The config with the other's kind of codec, whose network then has the other's width of tokens."""
+    network = replace(config.model.network, token_dim=other.model.network.token_dim)
+    return replace(config, model=replace(config.model, codec=other.model.codec, network=network))
+
+
 def differences(a: dict, b: dict, at: str = "") -> set[str]:
     """Dotted keys at which two nested dicts differ."""
     out = set()
@@ -119,6 +125,19 @@ def test_mono_copied_ears_know_nothing_of_each_other_and_come_out_equal():
         same = network(x[:, :1].expand_as(x), t, conditions)
     assert config.sampling.shared_noise and torch.equal(same[:, 0], same[:, 1])
     assert same.abs().mean() > 0.01
+
+
+def test_a_dac_takes_the_spectral_codecs_place_and_no_more():
+    default, dac = load_train_config(), load_train_config(FOLDER / "tiny-dac.yaml")
+    changed = {
+        ".".join(key.split(".")[:2])
+        for key in differences(to_dict(replace_codec(default, dac)), to_dict(dac))
+    }
+    assert changed == {"codec.loop", "codec.batch_size", "codec.crop_s", "codec.gain_db",
+                       "codec.active_share", "output"}  # fmt: skip
+    assert dac.model.sequence == default.model.sequence and dac.model.codec.latent_dim == 48
+    continuous = load_train_config(FOLDER / "tiny-dac.yaml", ["model.codec.latents=continuous"])
+    assert continuous.model.codec.latent_dim == dac.model.codec.latent_dim  # one network for both
 
 
 def test_paper_scale_recipe_is_mmaudios():

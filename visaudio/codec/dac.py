@@ -1,19 +1,26 @@
 """The Descript Audio Codec (Kumar et al. 2023, arXiv 2306.06546) as continuous latents, by transformers.
 
-Latents are the projected latents before quantisation, codebook after codebook (9 x 8 = 144 dimensions at
-44100 / 512 Hz). Decoding snaps each codebook's part to its nearest code, then runs the decoder, so a small
-error of the flow is rounded away.
+Latents, by DacCodecConfig.latents:
 
-Legend: B batch, S samples, F latent frames, D = codebooks * codebook_dim, Q codebooks.
+- "projected": the projected latents before quantisation, codebook after codebook (9 x 8 = 72 dimensions at
+  44100 / 512 Hz). Decoding snaps each codebook's part to its nearest code, then runs the decoder, so a small
+  error of the flow is rounded away.
+- "continuous": the encoder's output, before any quantiser, in its first principal components. Decoding goes
+  back through the transpose, and from there into the decoder or, with `requantise`, through the quantisers
+  first.
+
+Legend: B batch, S samples, F latent frames, H width of the encoder's output, Q codebooks,
+D = codebooks * codebook_dim or pca_dims.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +28,7 @@ from torch import Tensor, nn
 from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
 from visaudio.codec.base import Codec, pad_to_frames, trim
+from visaudio.codec.pca import Pca, StreamingCovariance
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class DacCodecConfig:
     """DAC 44.1 kHz by default.
 
     `weights`: a Hub id ("descript/dac_44khz"), a transformers folder, or Descript's own .pth; the sizes are
-    then the checkpoint's. None gives random weights of the sizes below.
+    then the checkpoint's. None gives random weights of the sizes below, for training to begin with.
+    latents: what a flow is to generate, see above; pca_dims and requantise count for "continuous" alone,
+    whose PCA the codec stage of train.py fits.
     """
 
     weights: str | None = None
@@ -39,8 +49,15 @@ class DacCodecConfig:
     num_codebooks: int = 9
     codebook_size: int = 1024
     codebook_dim: int = 8
+    latents: Literal["projected", "continuous"] = "projected"
+    pca_dims: int = 72
+    requantise: bool = False
 
     def __post_init__(self) -> None:
+        if self.latents not in ("projected", "continuous"):
+            raise UserError(f"DAC latents are 'projected' or 'continuous', got {self.latents!r}")
+        if self.pca_dims < 1:
+            raise UserError(f"pca_dims is {self.pca_dims}, expected at least 1")
         if any(stride % 2 for stride in self.strides):
             raise UserError(
                 f"DAC strides must be even, got {tuple(self.strides)}: at odd ones lengths go wrong"
@@ -52,7 +69,12 @@ class DacCodecConfig:
 
     @property
     def latent_dim(self) -> int:
-        return self.num_codebooks * self.codebook_dim
+        return self.pca_dims if self.latents == "continuous" else self.num_codebooks * self.codebook_dim
+
+    @property
+    def hidden_dim(self) -> int:
+        """H: every stride doubles the encoder's width."""
+        return self.encoder_width * 2 ** len(self.strides)
 
 
 class DacCodec(Codec):
@@ -64,6 +86,8 @@ class DacCodec(Codec):
         self.config, self.model = _load(config) if config.weights else (config, _random(config))
         self.sample_rate, self.latent_dim = self.config.sample_rate, self.config.latent_dim
         self.latent_hop = self.config.latent_hop
+        if self.config.latents == "continuous":
+            self.pca = Pca(self.config.hidden_dim, self.config.pca_dims)
         self.model.eval()
 
     def train(self, mode: bool = True) -> DacCodec:
@@ -72,16 +96,34 @@ class DacCodec(Codec):
 
     def encode(self, audio: Tensor) -> Tensor:
         with torch.autocast(audio.device.type, enabled=False):
-            hidden = self.model.encoder(pad_to_frames(audio, self.latent_hop).float())
-            parts = []
-            for quantizer in self.model.quantizer.quantizers:
-                latents = quantizer.in_proj(hidden)
-                parts.append(latents)
-                hidden = hidden - quantizer.out_proj(quantizer.decode_latents(latents)[0])
+            hidden = self.hidden(audio)
+            if self.config.latents == "continuous":
+                return self.pca.encode(hidden.transpose(1, 2))
+            return self.project(hidden)
+
+    def hidden(self, audio: Tensor) -> Tensor:
+        """(B, 1, S) -> the encoder's output (B, H, F)."""
+        return self.model.encoder(pad_to_frames(audio, self.latent_hop).float())
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """(B, H, F) -> projected latents (B, F, Q * codebook_dim): each book sees what the others left."""
+        parts = []
+        for quantizer in self.model.quantizer.quantizers:
+            latents = quantizer.in_proj(hidden)
+            parts.append(latents)
+            hidden = hidden - quantizer.out_proj(quantizer.decode_latents(latents)[0])
         return torch.cat(parts, dim=1).transpose(1, 2)
+
+    def quantise(self, projected: Tensor) -> Tensor:
+        """Projected latents (B, F, Q * codebook_dim) -> the decoder's input (B, H, F), of nearest codes."""
+        snapped = self._snap(projected)
+        quantizers = self.model.quantizer.quantizers
+        return sum(q.out_proj(values) for q, (values, _) in zip(quantizers, snapped, strict=True))
 
     def codes(self, latents: Tensor) -> Tensor:
         """(B, F, D) -> codebook indices (B, Q, F)."""
+        if self.config.latents == "continuous":
+            latents = self.project(self.pca.decode(latents.float()).transpose(1, 2))
         return torch.stack([codes for _, codes in self._snap(latents)], dim=1)
 
     def decode(self, latents: Tensor, num_samples: int | None = None) -> Tensor:
@@ -90,10 +132,29 @@ class DacCodec(Codec):
                 f"expected latents of shape (batch, frames, {self.latent_dim}), got {tuple(latents.shape)}"
             )
         with torch.autocast(latents.device.type, enabled=False):
-            snapped = self._snap(latents)
-            quantizers = self.model.quantizer.quantizers
-            hidden = sum(q.out_proj(values) for q, (values, _) in zip(quantizers, snapped, strict=True))
-        return trim(self.model.decoder(hidden).float(), num_samples)
+            if self.config.latents == "projected":
+                hidden = self.quantise(latents)
+            else:
+                hidden = self.pca.decode(latents.float()).transpose(1, 2)
+                if self.config.requantise:
+                    hidden = self.quantise(self.project(hidden))
+            return trim(self.model.decoder(hidden).float(), num_samples)
+
+    @torch.no_grad()
+    def fit_pca(self, batches: Iterable[Tensor]) -> float:
+        """Fit the PCA to the encoder's output for mono batches (B, 1, S); returns the share of variance kept.
+
+        Of a batch only whole frames of its own count, not one that zeros fill up.
+        """
+        if self.config.latents != "continuous":
+            raise UserError("a PCA belongs to DAC latents of the kind 'continuous'; these are 'projected'")
+        found = StreamingCovariance(self.config.hidden_dim)
+        for audio in batches:
+            audio = audio[..., : audio.shape[-1] // self.latent_hop * self.latent_hop]
+            if audio.shape[-1]:
+                found.add(self.hidden(audio.to(self.device)).transpose(1, 2).flatten(0, 1))
+        self.pca.fit(found)
+        return float(self.pca.kept)
 
     def _snap(self, latents: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Per codebook: nearest code vectors (B, codebook_dim, F) and their indices (B, F)."""
@@ -140,8 +201,8 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
             f"{config.weights!r}: not the weights of a DAC: missing {missing[:2]} ({len(missing)} in all)"
         )
     loaded = model.config
-    sizes = DacCodecConfig(
-        weights=config.weights,
+    sizes = replace(
+        config,
         sample_rate=loaded.sampling_rate,
         strides=tuple(loaded.downsampling_ratios),
         encoder_width=loaded.encoder_hidden_size,

@@ -223,6 +223,24 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
     return figures
 
 
+def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
+    """Figures of `a` less those of `b`, which scored the same clips: both over the same resamples."""
+    if len(a) != len(b) or not a:
+        raise ValueError(f"expected scores of the same clips, got {len(a)} and {len(b)}")
+    drawn = np.random.default_rng(seed).integers(len(a), size=(RESAMPLES, len(a)))
+    weights = np.stack([np.bincount(row, minlength=len(a)) for row in drawn])
+    ours, theirs = (np.stack([score.sums for score in scores]) for scores in (a, b))
+    values, others = _pooled(ours.sum(axis=0)), _pooled(theirs.sum(axis=0))
+    resampled, other_resampled = _pooled(weights @ ours), _pooled(weights @ theirs)
+    figures = {}
+    for name, value in values.items():
+        spread = resampled[name] - other_resampled[name]
+        spread = spread[np.isfinite(spread)]
+        low, high = np.percentile(spread, [2.5, 97.5]) if spread.size else (np.nan, np.nan)
+        figures[name] = Figure(float(value - others[name]), float(low), float(high))
+    return figures
+
+
 def _pooled(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Figures of summed scores (..., K)."""
     total: Mapping[str, np.ndarray] = dict(zip(SUMS, np.moveaxis(sums, -1, 0), strict=True))

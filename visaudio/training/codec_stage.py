@@ -1,4 +1,4 @@
-"""Pretraining of the tiny codec: random crops of single ears in, the same crops out.
+"""Training of a codec, spectral or DAC: random crops of single ears in, the same crops out.
 
 Legend: B crops, S samples of a crop, C clips. The codec hears one ear at a time, in training as in use; the
 interaural figures that validation reports come only from what it keeps of each ear's phase and level.
@@ -6,7 +6,8 @@ interaural figures that validation reports come only from what it keeps of each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio.codec.base import Codec
+from visaudio.codec.dac import DacCodec, DacCodecConfig
+from visaudio.codec.dac_training import DacLossConfig, begin, dac_codec_loss, refresh_codebooks
+from visaudio.codec.kinds import CodecConfig, build_codec
 from visaudio.codec.losses import (
     LevelReadout,
     SpectralLossConfig,
@@ -31,7 +36,12 @@ FULL_SCALE = 32767.0
 
 @dataclass(frozen=True)
 class CodecStageConfig:
-    """crop_s: shortest and longest crop; gain_db: the random gain; active_share: crops that must be heard."""
+    """crop_s: shortest and longest crop; gain_db: the random gain; active_share: crops that must be heard.
+
+    loss: of both kinds of codec, as far as it speaks of what comes out; dac: what a DAC has beside it.
+    pca_clips: training clips whose every frame the PCA of DAC's continuous latents is fitted to, spread
+    over the set.
+    """
 
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
@@ -44,6 +54,8 @@ class CodecStageConfig:
     gain_db: tuple[float, float] = (-18.0, 6.0)
     active_share: float = 0.85
     validation_clips: int = 16
+    dac: DacLossConfig = field(default_factory=DacLossConfig)
+    pca_clips: int = 1000
 
 
 class CropSampler:
@@ -95,7 +107,7 @@ def _active_blocks(audio: np.ndarray, block: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def codec_figures(codec: SpectralCodec, audio: Tensor, batch: int = 8) -> dict[str, float]:
+def codec_figures(codec: Codec, audio: Tensor, batch: int = 8) -> dict[str, float]:
     """Round trip of held-out binaural audio (C, 2, S), each ear alone.
 
     mel_distance is the mean |difference| of natural-log mel magnitudes, summed over the four scales of
@@ -122,7 +134,7 @@ def codec_figures(codec: SpectralCodec, audio: Tensor, batch: int = 8) -> dict[s
 
 def train_codec(
     dataset: str | Path,
-    codec_config: SpectralCodecConfig,
+    codec_config: CodecConfig,
     config: CodecStageConfig,
     output: Path,
     cache: Path | None = None,
@@ -130,17 +142,23 @@ def train_codec(
     workers: int = 2,
     device: str = "cpu",
     progress: bool = True,
-) -> tuple[SpectralCodec, dict[str, float]]:
+) -> tuple[Codec, dict[str, float]]:
     """Train (or load, if already trained) the codec; writes output/model.safetensors and output/done.json.
 
-    dataset: a BiAudio folder or repository: split train trains, validation (else test) is measured.
-    cache: folder of the decoded audio, by default output/../cache.
+    dataset: a BiAudio folder or repository: split train trains, validation (else test) is measured. cache:
+    folder of the decoded audio, by default output/../cache. A DAC with `weights` is not trained: only the
+    PCA of its continuous latents is fitted.
     """
     from safetensors.torch import load_file, save_file
 
+    if not isinstance(codec_config, (SpectralCodecConfig, DacCodecConfig)):
+        raise UserError(
+            f"no stage trains a {type(codec_config).__name__}: expected a spectral codec or a DAC"
+        )
     output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.loop.seed)
-    codec = SpectralCodec(codec_config).to(device)
+    codec = build_codec(codec_config).to(device)
     weights = output / "model.safetensors"
     if (figures := finished(output)) is not None and weights.is_file():
         codec.load_state_dict(load_file(weights))
@@ -148,8 +166,20 @@ def train_codec(
     cache = output.parent / "cache" if cache is None else Path(cache)
     spec = AudioCache(codec.sample_rate, round(duration_s * codec.sample_rate))
     train, held_out = _load_audio(dataset, spec, cache, workers, progress, config.validation_clips)
-    sampler = CropSampler(train, codec.sample_rate, config, codec.latent_hop)
+    if isinstance(codec, SpectralCodec):
+        figures = _train_spectral(codec, train, held_out, config, output, progress)
+    else:
+        figures = _train_dac(codec, train, held_out, config, output, progress)
+    save_file({k: v.contiguous().cpu() for k, v in codec.state_dict().items()}, weights)
+    finish(output, figures, config)
+    return codec.eval(), figures
 
+
+def _train_spectral(
+    codec: SpectralCodec, train: np.ndarray, held_out: Tensor | None, config, output: Path, progress: bool
+) -> dict[str, float]:
+    sampler = CropSampler(train, codec.sample_rate, config, codec.latent_hop)
+    device = codec.device
     readout = LevelReadout(codec.latent_dim, config.loss.readout_bands).to(device)
     trained = nn.ModuleDict({"codec": codec, "readout": readout})
 
@@ -157,11 +187,57 @@ def train_codec(
         generator = torch.Generator(device).manual_seed(config.loop.seed * 1_000_003 + step)
         return spectral_codec_loss(codec, sampler.batch(step).to(device), generator, config.loss, readout)
 
-    validate = None if held_out is None else (lambda: codec_figures(codec, held_out))
-    figures = run_stage("codec", config.loop, trained, loss_function, output, validate, progress)
-    save_file({k: v.contiguous().cpu() for k, v in codec.state_dict().items()}, weights)
-    finish(output, figures, config)
-    return codec.eval(), figures
+    return run_stage(
+        "codec", config.loop, trained, loss_function, output, _validation(codec, held_out), progress
+    )
+
+
+def _train_dac(
+    codec: DacCodec, train: np.ndarray, held_out: Tensor | None, config, output: Path, progress: bool
+) -> dict[str, float]:
+    """Its quantised form is trained, whatever its latents are; then the PCA of continuous ones is fitted."""
+    figures: dict[str, float] = {}
+    if codec.config.weights is None:
+        figures = _train_quantised(codec, train, held_out, config, output, progress)
+    if codec.config.latents == "continuous":
+        kept = codec.fit_pca(whole_clips(train, config.pca_clips))
+        figures = {"pca_variance_kept": kept}
+        if (measure := _validation(codec.eval(), held_out)) is not None:
+            figures |= measure()
+    return figures
+
+
+def _train_quantised(
+    codec: DacCodec, train: np.ndarray, held_out: Tensor | None, config, output: Path, progress: bool
+) -> dict[str, float]:
+    device, seed = codec.device, config.loop.seed
+    sampler = CropSampler(train, codec.sample_rate, config, codec.latent_hop)
+    # the same network under projected latents: validation wants no PCA that does not exist yet
+    plain = DacCodec(replace(codec.config, latents="projected")).to(device)
+    plain.model = codec.model
+    begin(plain)
+
+    def loss_function(step: int):
+        every, count = config.dac.refresh_every, config.dac.refresh_batches
+        if step == 0 or (every and step % every == 0):
+            batches = (sampler.batch(step + ahead) for ahead in range(count))
+            refresh_codebooks(plain, batches, seed + step, everything=step == 0)
+        generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+        return dac_codec_loss(plain, sampler.batch(step).to(device), generator, config.dac, config.loss)
+
+    return run_stage(
+        "codec", config.loop, plain, loss_function, output, _validation(plain, held_out), progress
+    )
+
+
+def _validation(codec: Codec, held_out: Tensor | None) -> Callable[[], dict[str, float]] | None:
+    return None if held_out is None else (lambda: codec_figures(codec, held_out))
+
+
+def whole_clips(audio: np.ndarray, count: int) -> Iterator[Tensor]:
+    """Evenly spaced clips of (C, 2, S) int16, each as its two ears (2, 1, S) float32."""
+    for clip in np.unique(np.linspace(0, len(audio) - 1, min(count, len(audio))).astype(int)):
+        yield torch.from_numpy(audio[clip].astype(np.float32) / FULL_SCALE)[:, None]
 
 
 def _load_audio(dataset, spec: AudioCache, cache: Path, workers: int, progress: bool, validation_clips: int):

@@ -14,7 +14,7 @@ from visaudio.licences import combined
 from visaudio.model import warm_start
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
-from visaudio.training.parts import load_parts, load_spatial, load_weights, published, shown
+from visaudio.training.parts import load_parts, load_spatial, load_weights, published, shown, trained
 from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
 from visaudio.training.sources import dataset_name, describe, extractions, open_features
@@ -173,7 +173,7 @@ class FullRun:
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
             limits=LIMITS if synthetic else "",
             training=self.summary(),
-            datasets=(self.dataset,) if on_hub(self.dataset) else (),
+            datasets=tuple(path for path in self.config.paths or (self.dataset,) if on_hub(path)),
         )
 
     @property
@@ -248,8 +248,8 @@ def plan(config: TrainConfig) -> Plan:
         return Stage(name, title, getattr(run, name), settings, minutes, after, **more)
 
     there = published(config.model)
-    trained = tuple(part for part in ("codec", "clip", "synchformer") if part not in there)
-    encoders = ("data", *trained)
+    own = trained(config.model)
+    encoders = ("data", *own)
 
     def pretraining(name: str, title: str) -> Stage:
         settings = {"stage": to_dict(getattr(config, name)), "model": model[name]}
@@ -271,7 +271,7 @@ def plan(config: TrainConfig) -> Plan:
                 0 if config.paths else BUILD_MIN_PER_CLIP * clips,
                 (),
             ),
-            *(pretraining(part, titles[part]) for part in trained),
+            *(pretraining(part, titles[part]) for part in own),
             stage(
                 "features",
                 "every clip through the three frozen parts",

@@ -38,6 +38,13 @@ def shown(model: Preset, part: str) -> str:
     return " ".join(words)
 
 
+def trained(model: Preset) -> tuple[str, ...]:
+    """Parts that have a stage: those without published weights, and a published DAC that is to get a PCA."""
+    there = published(model)
+    fitted = getattr(model.codec, "latents", None) == "continuous"
+    return tuple(part for part in FROZEN if part not in there or (part == "codec" and fitted))
+
+
 def make_part(model: Preset, part: str) -> Any:
     """One of the frozen parts, with its published weights where the preset names some."""
     from visaudio.codec.kinds import build_codec
@@ -57,11 +64,11 @@ def make_part(model: Preset, part: str) -> Any:
 def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
     """Codec, CLIP and Synchformer, frozen, on the CPU: the published ones, and of those that a stage below
     `root` has trained its weights. Raises UserError where some are missing."""
-    there = published(model)
+    own = trained(model)
     found = []
     for part in FROZEN:
         module = make_part(model, part)
-        if part not in there:
+        if part in own:
             load_weights(module, root / part / "model.safetensors")
         found.append(module.eval().requires_grad_(False))
     return tuple(found)

@@ -11,6 +11,7 @@ from visaudio.evaluation.synth_benchmark import (
     derangement,
     groups_of,
     hear,
+    paired_difference,
     score,
     summarise,
     world_drift_deg,
@@ -164,3 +165,19 @@ def test_hearing_a_burst_from_the_left(rate):
     assert np.abs(heard.itd_phase_s[inside] - later / rate).max() < 1e-5
     assert len(heard.onset_s) == 1 and abs(heard.onset_s[0] - 0.5) < 0.02
     assert len(heard.ild_db) == FRAMES and heard.silent[30:].all() and heard.sound_class == "bell"
+
+
+def test_paired_differences_are_narrower_than_the_figures_they_are_of():
+    """Clips differ by far more than the two systems do: only the same resamples show it."""
+    of = clip(source())
+    errors = np.random.default_rng(0).uniform(0, 20, 30)
+    truth = cues_of(25.0)
+    ours, theirs = (
+        [score(cues_of(25.0 - error - more), truth, of) for error in errors] for more in (0.5, 0.0)
+    )
+    got = paired_difference(ours, theirs)["ild_error_db"]
+    assert (got.value, got.low, got.high) == pytest.approx((0.5, 0.5, 0.5))
+    alone = summarise(ours)["ild_error_db"]
+    assert alone.high - alone.low > 2
+    with pytest.raises(ValueError, match="same clips"):
+        paired_difference(ours, theirs[1:])

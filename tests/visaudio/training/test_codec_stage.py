@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from bi_audio_dataset.schema import UserError
+from visaudio.codec.dac import DacCodec, DacCodecConfig
+from visaudio.codec.mmaudio import MMAudioCodecConfig
 from visaudio.codec.spectral import SpectralCodecConfig
 from visaudio.training.codec_stage import CodecStageConfig, CropSampler, train_codec
 from visaudio.training.interaural import LOW_BAND_HZ, frames_of, ild_db, interaural_errors, itd_s
@@ -83,3 +86,56 @@ def test_stage_writes_weights_that_it_reads_again(fake_biaudio, tmp_path):
     assert same == figures
     audio = torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))
     assert torch.equal(codec.encode(audio), again.encode(audio))
+
+
+DAC = DacCodecConfig(
+    sample_rate=RATE, strides=(8, 8), encoder_width=4, decoder_width=16, num_codebooks=2, codebook_size=16,
+    codebook_dim=4, pca_dims=6,
+)  # fmt: skip
+TWO_STEPS = replace(
+    CodecStageConfig(), batch_size=2, crop_s=(0.2, 0.2), validation_clips=1,
+    loop=replace(CodecStageConfig().loop, steps=2, warmup_steps=1, precision="fp32"),
+)  # fmt: skip
+
+
+def stage(dataset, codec, output, cache=None):
+    return train_codec(dataset, codec, TWO_STEPS, output, cache, duration_s=1.0, workers=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def trained_dac(fake_biaudio, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dac")
+    return folder, *stage(fake_biaudio, DAC, folder / "codec")
+
+
+def test_a_dac_trains_and_is_read_again(trained_dac, fake_biaudio):
+    folder, codec, figures = trained_dac
+    assert isinstance(codec, DacCodec) and figures["mel_distance"] > 0
+    again, same = stage(fake_biaudio, DAC, folder / "codec")
+    audio = torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))
+    assert same == figures and torch.equal(codec.encode(audio), again.encode(audio))
+
+
+def test_continuous_latents_are_those_of_the_same_dac_with_a_pca(trained_dac, fake_biaudio):
+    folder, plain, _ = trained_dac
+    config = replace(DAC, latents="continuous")
+    codec, figures = stage(fake_biaudio, config, folder / "continuous", folder / "cache")
+    assert 0 < figures["pca_variance_kept"] < 1 and figures["mel_distance"] > 0
+    audio = torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))
+    hidden = plain.hidden(audio).detach()
+    assert torch.equal(codec.hidden(audio), hidden)  # one training, whatever the latents are
+    assert torch.allclose(codec.encode(audio), codec.pca.encode(hidden.mT))
+
+
+def test_published_weights_get_a_pca_and_stay_what_they_are(trained_dac, fake_biaudio, tmp_path):
+    folder, plain, _ = trained_dac
+    plain.model.save_pretrained(tmp_path / "published")
+    config = replace(DAC, latents="continuous", weights=str(tmp_path / "published"))
+    codec, figures = stage(fake_biaudio, config, tmp_path / "codec", folder / "cache")
+    audio = torch.randn(1, 1, 2048, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(codec.hidden(audio), plain.hidden(audio)) and figures["pca_variance_kept"] > 0
+
+
+def test_no_stage_trains_mmaudios_codec(tmp_path):
+    with pytest.raises(UserError, match="MMAudioCodecConfig"):
+        train_codec("nowhere", MMAudioCodecConfig(), TWO_STEPS, tmp_path)

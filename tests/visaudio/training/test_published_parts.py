@@ -51,6 +51,14 @@ def test_paper_presets_are_published_and_tiny_is_not(tmp_path):
         assert list(full_run.plan(config).stages) == ["data", "features", "flow", "export"]
 
 
+def test_a_published_dac_with_a_pca_has_a_stage_that_fits_it(tmp_path):
+    config = load_train_config(None, ["preset=small", "model.codec.latents=continuous", f"output={tmp_path}"])
+    run = full_run.plan(config)
+    assert list(run.stages) == ["data", "codec", "features", "flow", "export"]
+    assert run.stages["features"].after == ("data", "codec")
+    assert published(config.model)["codec"] == "descript/dac_44khz"  # its origin is still said
+
+
 def test_parts_come_from_their_files(model, files, tmp_path):
     codec, clip, synchformer = load_parts(model, tmp_path)
     state = torch.load(files["codec"])
