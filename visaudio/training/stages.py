@@ -150,7 +150,7 @@ class Plan:
         """
         first = FirstProcess(self.folder)
         for stage in chosen:
-            if stage.parallel:
+            if stage.parallel and (stage.always or not self.finished(stage.name)):
                 if not stage.run(self.folder / stage.name):
                     return False
             if not stage.always and not first.wait_until(partial(self.finished, stage.name)):
