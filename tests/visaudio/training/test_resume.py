@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 STEPS = 50
+PATIENCE_S = 600  # of a run that takes 5 s where nothing else runs
 TOLERANCE = 1e-5  # between numbers of processes: the same means, summed in another order
 
 
@@ -68,7 +69,7 @@ class Run:
     def finish(self, world: int = 1, **settings: int) -> "Run":
         process = self.start(world, **settings)
         try:
-            assert process.wait(timeout=240) == 0, self._log.read_text()[-3000:]
+            assert process.wait(timeout=PATIENCE_S) == 0, self._log.read_text()[-3000:]
         finally:
             self.kill(process, world)
         return self
@@ -77,7 +78,7 @@ class Run:
         """SIGKILL to all its processes, `wait_s` after the first one has begun ``step``."""
         process = self.start(world, **{"hold-at": STEPS - 1})
         try:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + PATIENCE_S
             while self.last_step() < step:
                 assert process.poll() is None and time.monotonic() < deadline, self._log.read_text()[-3000:]
                 time.sleep(0.002)
@@ -90,7 +91,7 @@ class Run:
         """The process that saves kills itself in the midst of it; torchrun then ends the others."""
         process = self.start(world, **{"hold-at": STEPS - 1, "die-at": operation})
         try:
-            code = process.wait(timeout=240)
+            code = process.wait(timeout=PATIENCE_S)
         finally:
             self.kill(process, world)
         assert code == (-signal.SIGKILL if world == 1 else 1), self._log.read_text()[-3000:]
