@@ -5,10 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from visaudio.config import from_dict, read_layers, to_dict
-from visaudio.presets import PRESETS, get_preset
-from visaudio.training.recipe import TrainConfig, load_train_config
+from visaudio.config import read_layers, to_dict
+from visaudio.encoders.perception import PerceptionEncoder
+from visaudio.model.network import DualBranchNetwork
+from visaudio.presets import PRESETS
+from visaudio.training.recipe import load_train_config
+from visaudio.variants import VARIANTS
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.startswith("biaudio"))
@@ -34,10 +38,8 @@ def differences(a: dict, b: dict, at: str = "") -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_file_fits_the_schema(path):
-    values = read_layers(path)
-    preset = get_preset(values["preset"])
-    config = from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset))
-    assert config.model.name == preset.name
+    config = load_train_config(path)
+    assert config.preset == config.model.name == read_layers(path)["preset"]
 
 
 def test_each_preset_has_a_base():
@@ -48,19 +50,81 @@ def test_tiny_is_the_default():
     assert load_train_config(FOLDER / "tiny.yaml") == load_train_config()
 
 
+BLOCKS = {"dual_branch", "spacetime", "inter_ear_attention", "cross_ear_input", "interaural_whitening"}
+NETWORK = "model.network."
+
+
 @pytest.mark.parametrize(
-    ("name", "switches"),
+    ("name", "base", "changes"),
     [
-        ("single-branch", {"dual_branch", "spacetime", "inter_ear_attention"}),
-        ("no-spacetime", {"spacetime"}),
-        ("no-inter-ear", {"inter_ear_attention"}),
-        ("shared-video", {"shared_video_tokens"}),
+        ("shared-branches", "tiny", {NETWORK + "dual_branch"}),
+        ("no-spacetime", "tiny", {NETWORK + "spacetime"}),
+        ("no-inter-ear", "tiny", {NETWORK + "inter_ear_attention"}),
+        ("shared-video", "tiny", {NETWORK + "shared_video_tokens"}),
+        ("mono-copied", "tiny", {NETWORK + name for name in BLOCKS} | {"sampling.shared_noise"}),
+        ("no-warm-start", "small", {"init_from"}),
+        ("pe-spatial", "small", {NETWORK + "spatial_dim", "model.spatial"}),
     ],
 )
-def test_an_ablation_changes_its_switches_alone(name, switches):
-    default, ablation = load_train_config(), load_train_config(FOLDER / f"ablation-{name}.yaml")
-    expected = {f"model.network.{s}" for s in switches} | {"output"}
-    assert differences(to_dict(default), to_dict(ablation)) == expected
+def test_an_ablation_changes_its_switches_alone(name, base, changes):
+    default, ablation = (load_train_config(FOLDER / f"{file}.yaml") for file in (base, f"ablation-{name}"))
+    assert differences(to_dict(default), to_dict(ablation)) == changes | {"output"}
+    assert len((FOLDER / f"ablation-{name}.yaml").read_text().splitlines()) <= 10
+
+
+def test_every_ablation_is_held_by_the_test_above():
+    marks = test_an_ablation_changes_its_switches_alone.pytestmark[0].args[1]
+    assert {f"ablation-{name}" for name, *_ in marks} == {p.stem for p in FILES if "ablation" in p.stem}
+
+
+@pytest.mark.parametrize(
+    ("preset", "upstream"), [("small", "small_44k"), ("medium", "medium_44k"), ("large", "large_44k_v2")]
+)
+def test_presets_start_from_mmaudios_network_of_their_size(preset, upstream):
+    """That its shapes are the preset's: model/test_warm_start.py."""
+    config = load_train_config(FOLDER / f"{preset}.yaml")
+    assert config.init_from == f"hkchengrex/MMAudio:weights/mmaudio_{upstream}.pth"
+    assert config.init_from == VARIANTS[f"mmaudio-{upstream.replace('_', '-')}"].weights
+    assert load_train_config(FOLDER / "ablation-no-warm-start.yaml").init_from is None
+
+
+def test_the_perception_encoders_widths_reach_the_network():
+    """Full size, on the meta device: its tokens are as wide as what the network reads."""
+    model = load_train_config(FOLDER / "ablation-pe-spatial.yaml").model
+    with torch.device("meta"):
+        network = DualBranchNetwork(model.network)
+        encoder = PerceptionEncoder(replace(model.spatial, weights=None))
+    assert network.empty_spatial_feat.shape == (1, encoder.grid_dim) == (1, 1024)
+    assert encoder.model.patch_embed.grid_size == (32, 32) and encoder.image_size == 448
+    # a small public one on the tiny recipe, as the file's head says
+    tiny = load_train_config(
+        FOLDER / "tiny.yaml", ["model.spatial.model_name=vit_pe_spatial_tiny_patch16_512"]
+    )
+    assert tiny.model.network.spatial_dim == 192 and tiny.model.clip == load_train_config().model.clip
+    assert tiny.model.spatial.source == "timm/vit_pe_spatial_tiny_patch16_512.fb:model.safetensors"
+
+
+def test_mono_copied_ears_know_nothing_of_each_other_and_come_out_equal():
+    config = load_train_config(FOLDER / "ablation-mono-copied.yaml")
+    torch.manual_seed(0)
+    network = DualBranchNetwork(config.model.network).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # zero gates would hide a way from ear to ear
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    sequence = config.model.sequence.with_duration(0.4)
+    conditions = network.null_conditions(1, sequence)
+    conditions.spatial_features.normal_()
+    x, t = torch.randn(1, 2, sequence.num_tokens, config.model.network.token_dim), torch.tensor([0.3])
+    other = x.clone()
+    other[:, 1] = torch.randn_like(other[:, 1])
+    with torch.no_grad():
+        assert torch.equal(network(x, t, conditions)[:, 0], network(other, t, conditions)[:, 0])
+        network.set_latent_stats(torch.randn(x.shape[-1]), torch.rand(x.shape[-1]) + 0.5)
+        assert torch.equal(network.normalize(x)[:, 0], network.normalize(other)[:, 0])
+        # what is sampled: one noise for both
+        same = network(x[:, :1].expand_as(x), t, conditions)
+    assert config.sampling.shared_noise and torch.equal(same[:, 0], same[:, 1])
+    assert same.abs().mean() > 0.01
 
 
 def test_a_dac_takes_the_spectral_codecs_place_and_no_more():
@@ -77,8 +141,6 @@ def test_a_dac_takes_the_spectral_codecs_place_and_no_more():
 
 
 def test_paper_scale_recipe_is_mmaudios():
-    values = read_layers(FOLDER / "large.yaml")
-    preset = get_preset(values["preset"])
-    loop = from_dict(TrainConfig, values, defaults=TrainConfig(preset=preset.name, model=preset)).flow.loop
+    loop = load_train_config(FOLDER / "large.yaml").flow.loop
     assert (loop.steps, loop.batch_size, loop.clip_norm, loop.betas) == (300000, 512, 1.0, (0.9, 0.95))
     assert [m * loop.steps for m in loop.schedule.milestones] == pytest.approx([240000, 270000])

@@ -17,6 +17,7 @@ from scripts import load_script
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
+from visaudio.cli import features as features_cli
 from visaudio.cli import sample as sample_cli
 from visaudio.cli import train as train_cli
 from visaudio.training.recipe import load_train_config
@@ -65,10 +66,11 @@ def check(command: str) -> None:
     words = shlex.split(command, comments=True)
     if words[0] in FOREIGN or words[0] == ".ci/run":
         return
-    if words[:2] == ["accelerate", "launch"]:
-        words = ["python", *words[2:]]
-    if words[0] == "torchrun":  # its own options come first, and are followed by the script
-        words = ["python", *words[words.index("train.py") :]]
+    while "=" in words[0]:  # of the environment
+        words.pop(0)
+    if words[0] == "torchrun" or words[:2] == ["accelerate", "launch"]:
+        # the launcher's own options come first, and are followed by the script, or -m and a module
+        words = ["python", *words[min(words.index(word) for word in ("train.py", "-m") if word in words) :]]
     if words[0] in ("visaudio-sample", "visaudio-train"):
         words = ["python", f"{words[0].removeprefix('visaudio-')}.py", *words[1:]]
     assert words[0] == "python", f"not a command that is known here: {command}"
@@ -85,6 +87,8 @@ def check(command: str) -> None:
         load_train_config(ROOT / options.config if options.config else None, options.overrides)
     elif program == "bi_audio_dataset":
         builder_cli._parser().parse_args(arguments)
+    elif program == "visaudio.data.features":
+        features_cli._parser().parse_args(arguments)
     else:
         script = ROOT / (f"{program.replace('.', '/')}.py" if words[1] == "-m" else program)
         assert script.is_file(), command
@@ -131,7 +135,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
-    flags = options_of(sample_cli._parser()) | options_of(builder_cli._parser())
+    parsers = (sample_cli._parser(), builder_cli._parser(), features_cli._parser())
+    flags = set().union(*map(options_of, parsers))
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")
     assert sorted(flag for flag in flags if not re.search(rf"{flag}(?![\w-])", tests)) == []
 

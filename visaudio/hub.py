@@ -32,7 +32,7 @@ from visaudio import __version__, weight_files
 from visaudio.codec.base import Codec
 from visaudio.codec.kinds import CodecConfig, build_codec
 from visaudio.config import from_dict, to_dict
-from visaudio.encoders.clip import ClipEncoder
+from visaudio.encoders.clip import ClipEncoder, without_weights
 from visaudio.encoders.perception import PerceptionEncoder
 from visaudio.encoders.synchformer import SynchformerEncoder
 from visaudio.model.network import DualBranchNetwork
@@ -332,7 +332,7 @@ def _preset(config: Mapping[str, Any], folder: Path) -> Preset:
     # the weights come from this folder, not from where training took them
     return replace(
         preset,
-        clip=replace(preset.clip, weights=None),
+        clip=without_weights(preset.clip),
         synchformer=replace(preset.synchformer, weights=None),
         codec=_without_weights(preset.codec),
         spatial=None if preset.spatial is None else replace(preset.spatial, weights=None),

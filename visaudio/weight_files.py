@@ -10,7 +10,7 @@ A source is a path, or "owner/name:path/in/the/repository", with "@revision" aft
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,16 @@ def fetch(source: str | Path, what: str = "a model") -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"weights of {what}, {source}: cannot be fetched from the Hub: {reason}") from error
+
+
+def fetch_first(sources: Sequence[str], what: str = "a model") -> Path:
+    """The first of several sources that there is; the last one's UserError where there is none."""
+    for source in sources[:-1]:
+        try:
+            return fetch(source, what)
+        except UserError:
+            continue
+    return fetch(sources[-1], what)
 
 
 def read(path: str | Path, what: str = "a model") -> dict[str, Any]:

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from visaudio.config import to_dict
-    from visaudio.training.checks import check_dataset
+    from visaudio.training.checks import check_dataset, check_weights
     from visaudio.training.full_run import plan
     from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
@@ -85,7 +85,10 @@ def run(options: argparse.Namespace) -> int:
     stages = plan(config)
     chosen = stages.select(options.stages.split(",") if options.stages else None)
     stages.check(chosen, options.adopt)
-    check_dataset(config, [stage.name for stage in chosen if not stages.finished(stage.name)])
+    unfinished = [stage.name for stage in chosen if not stages.finished(stage.name)]
+    check_dataset(config, unfinished)
+    if not options.dry_run and int(os.environ.get("LOCAL_RANK", "0")) == 0:  # once on each machine
+        check_weights(config, unfinished)
     set_threads(config.threads)
     if not options.dry_run:
         try:

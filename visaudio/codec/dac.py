@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
+from visaudio import weight_files
 from visaudio.codec.base import Codec, pad_to_frames, trim
 from visaudio.codec.pca import Pca, StreamingCovariance
 
@@ -185,9 +186,20 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
     from transformers import DacModel
 
     try:
-        model = DacModel.from_pretrained(config.weights)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a DAC from {config.weights!r}: {error}") from error
+        model, loading = DacModel.from_pretrained(
+            config.weights, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"cannot load a DAC from {config.weights!r} ({reason}): give a folder of transformers' or "
+            "Descript's .pth that you have"
+        ) from error
+    # transformers would go on with random weights in their place
+    if missing := sorted(map(str, loading["missing_keys"])):
+        raise UserError(
+            f"{config.weights!r}: not the weights of a DAC: missing {missing[:2]} ({len(missing)} in all)"
+        )
     loaded = model.config
     sizes = replace(
         config,
@@ -203,14 +215,12 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
 
 
 def _load_descript(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
-    path = Path(config.weights)
-    if not path.is_file():
-        raise UserError(f"no DAC weights at {path}")
+    path = weight_files.fetch(config.weights, "DAC")
+    checkpoint = weight_files.read(path, "DAC")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, kwargs = checkpoint["state_dict"], checkpoint["metadata"]["kwargs"]
-    except Exception as error:  # torch.load raises whatever the damaged file makes it raise
-        raise UserError(f"{path} is no Descript .pth with state_dict and metadata.kwargs: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no Descript .pth with state_dict and metadata.kwargs") from error
     strides = tuple(kwargs["encoder_rates"])
     if tuple(kwargs["decoder_rates"]) != strides[::-1]:
         raise UserError(f"{path}: decoder rates {kwargs['decoder_rates']} do not mirror {list(strides)}")
@@ -226,10 +236,7 @@ def _load_descript(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
     )
     model = _random(sizes)
     renamed = {rename_descript(k, len(strides)): v for k, v in merge_weight_norm(state).items()}
-    try:
-        model.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit its own metadata {kwargs}: {error}") from error
+    weight_files.load_into(model, renamed, path, "the DAC of its own metadata")
     return sizes, model
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, UserError, check_readable
+from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, TRUTH_RATE_HZ, UserError, check_readable
 from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
@@ -72,12 +73,16 @@ class Clip:
 
 
 def open_dataset(
-    location: str | Path, splits: Sequence[str] | None = None, config: str = "default"
+    location: str | Path,
+    splits: Sequence[str] | None = None,
+    config: str = "default",
+    columns: Sequence[str] = ("id", "split", "truth", *MEDIA_COLUMNS),
 ) -> Dataset:
     """A BiAudio folder (Parquet with embedded bytes) or Hub repository as one table, media left as bytes.
 
     splits keeps only the rows whose `split` column is named; config is "default" or "synth", the clips that
-    a repository may hold beside its own. Raises UserError if nothing can be read there.
+    a repository may hold beside its own. columns: those that must be there. Raises UserError if nothing can
+    be read there.
     """
     import datasets
     from datasets import Audio, Video, concatenate_datasets, load_dataset
@@ -88,7 +93,7 @@ def open_dataset(
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        if (files := _local_files(Path(location), config)) is None:
+        if (files := local_files(Path(location), config)) is None:
             parts = load_dataset(str(location), None if config == "default" else config)
         else:
             parts = load_dataset("parquet", data_files=files)
@@ -103,9 +108,7 @@ def open_dataset(
             datasets.enable_progress_bars()
     # sorted: the order of rows, and with it every seed's draw, must not depend on the order of the file names
     table = concatenate_datasets([parts[name] for name in sorted(parts)])
-    missing = [name for name in ("id", "split", "truth", *MEDIA_COLUMNS) if name not in table.column_names]
-    if missing:
-        raise UserError(f"'{location}' is not a BiAudio dataset: the columns {missing} are missing")
+    check_columns(table.column_names, location, columns)
     table = table.cast_column("video", Video(decode=False)).cast_column("audio", Audio(decode=False))
     if splits is not None:
         wanted = set(splits)
@@ -113,7 +116,7 @@ def open_dataset(
     return table
 
 
-def _local_files(folder: Path, config: str) -> list[str] | None:
+def local_files(folder: Path, config: str) -> list[str] | None:
     """A folder's Parquet files, whose rows say their split themselves; None for a Hub repository.
 
     `datasets` tells a folder apart from another by its last name and what its card says, so that of two sets
@@ -150,6 +153,17 @@ def check_location(location: str | Path) -> None:
         raise UserError(f"'{location}' holds no Parquet file: python -m bi_audio_dataset synth builds one")
 
 
+def check_columns(names: Sequence[str], where: str | Path, needed: Sequence[str]) -> None:
+    """Raise UserError, naming them, where columns are missing."""
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(
+            f"'{where}' lacks the columns {', '.join(missing)} of a BiAudio dataset (expected at least "
+            f"{', '.join(needed)}): python -m bi_audio_dataset builds one, and its upgrade command brings an "
+            "older one up to date"
+        )
+
+
 def without_media(table: Dataset) -> Dataset:
     """The same rows without their video and audio bytes: cheap to walk for captions and truth."""
     return table.remove_columns([name for name in MEDIA_COLUMNS if name in table.column_names])
@@ -168,17 +182,18 @@ def read_clip(
     Raises UserError if the row is of a schema version that is unknown.
     """
     check_readable(row.get("schema_version"), f"row '{row.get('id')}'")
+    truth = row.get("truth") or {}  # of a real recording nobody knows it
     return Clip(
         id=row["id"],
         split=row["split"],
         caption=row["caption"],
         duration_s=float(row["duration_s"]),
-        hfov_deg=float(row["hfov_deg"]),
+        hfov_deg=math.nan if row["hfov_deg"] is None else float(row["hfov_deg"]),
         width=int(row["width"]),
         height=int(row["height"]),
         hrir_symmetric=bool(row["hrir_symmetric"]),
-        truth_rate_hz=float(row["truth"]["rate_hz"]),
-        sources=tuple(_track(source) for source in row["truth"]["sources"]),
+        truth_rate_hz=float(truth.get("rate_hz") or TRUTH_RATE_HZ),
+        sources=tuple(_track(source) for source in truth.get("sources") or ()),
         frames=None if times_s is None else _decode_frames(row["video"]["bytes"], times_s, size),
         audio=None if sample_rate is None else _decode_audio(row["audio"]["bytes"], sample_rate),
     )

@@ -1,301 +1,444 @@
 """Every clip through the frozen parts, once: what the flow training reads instead of video and sound.
 
-    python -m visaudio.data.features --dataset DIR --output DIR [--weights DIR]
+    python -m visaudio.data.features --dataset DIR_OR_REPO --output DIR [--preset NAME]
+    accelerate launch --num_processes 8 -m visaudio.data.features ...     (torchrun on several machines alike)
 
-Legend: 2 ears (0 = left), F codec frames (whole tokens), D latent dimensions, Tc CLIP frames, R x C grid
-cells, Ts sync tokens, L text tokens.
+Worker processes decode and resize ahead of the encoders, which get batches of several clips. Clips are cut
+into shards by their order alone, and each process makes whole shards: any number of processes, and any number
+of interruptions, give the same files.
 
-The folder's layout is in feature_store.py, whose names a user needs are importable from here.
+The folder's layout is in feature_store.py, the encoders in parts.py, the command line in cli/features.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bi_audio_dataset.schema import UserError
-from visaudio.codec.base import Codec
-from visaudio.data.dataset import Clip, fit_samples, open_dataset, read_clip
-from visaudio.data.feature_store import INDEX, FeatureDataset, latent_statistics, write_arrow
-from visaudio.encoders.clip import ClipEncoder
-from visaudio.encoders.frames import mirror, prepare_frames, to_signed
-from visaudio.encoders.perception import PerceptionEncoder
-from visaudio.encoders.synchformer import SynchformerEncoder
-from visaudio.precision import use_bf16
-from visaudio.sequence import SequenceConfig
+from visaudio.data.feature_store import (
+    FeatureDataset,
+    finish,
+    read_index,
+    read_shard,
+    shard_path,
+    whole_shards,
+    write_index,
+    write_shard,
+)
+from visaudio.data.parts import Decoder, Parts
+from visaudio.data.rows import open_rows
 
 SHARD_CLIPS = 64
+LEAST_SHARDS = 16  # of small sets, so that several processes share them
+POLL_S = 0.5
 
-__all__ = ["FeatureDataset", "Parts", "extract_features", "latent_statistics", "load_part"]
+__all__ = ["Extraction", "FeatureDataset", "Parts", "extract_features"]
 
 
-@dataclass
-class Parts:
-    """The frozen parts and the lengths they work at.
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did: clips encoded by this process, its seconds, and those of them in which the
+    encoders waited for decoded clips (the first batch, which nothing can go ahead of, is not counted)."""
 
-    spatial: where there is one, its grid takes the place of CLIP's.
-    bf16: the picture towers run in bfloat16, in half the time; what they give is stored in 16 bits anyway.
-    """
-
-    codec: Codec
-    clip: ClipEncoder
-    synchformer: SynchformerEncoder
-    sequence: SequenceConfig
-    bf16: bool = False
-    spatial: PerceptionEncoder | None = None
-
-    @torch.inference_mode()
-    def encode(self, row: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Row -> float16 latents (2, F, D), clip (Tc, Dc), grid (Tc, R C, Dg), sync (Ts, Ds), *_mirror."""
-        sequence = self.sequence
-        sync_times = np.arange(sequence.num_sync_frames) / sequence.sync_fps
-        clip_times = np.arange(sequence.num_clip_frames) / sequence.clip_fps
-        # one pass over the video gives both rates
-        times = np.concatenate([sync_times, clip_times])
-        clip = read_clip(row, times_s=times, sample_rate=sequence.sample_rate)
-        device = next(self.clip.parameters()).device
-        fine = prepare_frames(
-            clip.frames[: len(sync_times)], self.synchformer.image_size, self.synchformer.config.resize
-        )
-        coarse = self.clip.prepare(clip.frames[len(sync_times) :])
-        places = None if self.spatial is None else self.spatial.prepare(clip.frames[len(sync_times) :])
-        out = {"latents": self._latents(clip)}
-        for ending, change in (("", lambda frames: frames), ("_mirror", mirror)):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                pooled, grid = self.clip.encode_images(change(coarse)[None].to(device))
-                if self.spatial is not None:
-                    grid = self.spatial.encode_grid(change(places)[None].to(device))
-                sync = self.synchformer(to_signed(change(fine)[None].to(device)))
-            out |= {f"clip{ending}": pooled[0], f"grid{ending}": grid[0], f"sync{ending}": sync[0]}
-        return {name: value.half().cpu() for name, value in out.items()}
-
-    def _latents(self, clip: Clip) -> Tensor:
-        num_samples = self.sequence.num_frames * self.codec.latent_hop
-        audio = fit_samples(clip.audio[:, : self.sequence.num_samples], num_samples)
-        return self.codec.encode_binaural(torch.from_numpy(audio)[None].to(self.codec.device))[0]
-
-    def digest(self) -> str:
-        """Names these weights: features of other weights are not mixed with theirs."""
-        found = hashlib.blake2b(digest_size=16)
-        spatial = () if self.spatial is None else (self.spatial,)
-        for module in (self.codec, self.clip, self.synchformer, *spatial):
-            for name, value in module.state_dict().items():
-                found.update(name.encode())
-                found.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+    folder: Path
+    clips: int = 0
+    seconds: float = 0.0
+    waited_s: float = 0.0
 
 
 def extract_features(
     dataset: str | Path,
     output: Path,
-    codec: Codec,
-    clip: ClipEncoder,
-    synchformer: SynchformerEncoder,
-    sequence: SequenceConfig,
-    workers: int = 2,
+    parts: Parts,
     splits: Sequence[str] | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
     progress: bool = True,
-    spatial: PerceptionEncoder | None = None,
-) -> Path:
-    """Encode all clips of a BiAudio folder or repository; returns `output`.
+) -> Extraction:
+    """Encode all clips of a BiAudio folder or repository into `output`, or what is still missing there.
 
-    Finished shards of the same clips, lengths and weights are kept, others are made anew. On a CPU, `workers`
-    processes of one thread each share the shards.
+    Every process of a launch calls it; each returns when all shards are there. workers: decoding processes
+    beside each, 0 decodes in between. Raises UserError for a folder that holds features of other clips,
+    lengths or weights, for clips that cannot be decoded, and where nothing can be written.
     """
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    parts = Parts(codec.eval(), clip.eval(), synchformer.eval(), sequence, use_bf16("auto"), spatial)
-    rows = open_dataset(dataset, splits)
-    if not len(rows):
-        raise UserError(f"the dataset at '{dataset}' has no rows in splits {splits}")
-    key = {"sequence": asdict(sequence), "weights": parts.digest(), "ids": _digest(rows["id"][:])}
-    index_path = output / INDEX
-    if index_path.is_file():
-        index = json.loads(index_path.read_text())
-        if index["key"] == key and "latent_mean" in index:
-            return output
-    if not index_path.is_file() or index["key"] != key:
-        for old in output.glob("*.arrow"):
-            old.unlink()
-        index_path.write_text(json.dumps({"key": key}))
-    shards = _shards(len(rows))
-    _write_text(output / "text.arrow", sorted(set(rows["caption"][:])), parts.clip)
-    todo = [shard for shard in range(len(shards)) if not _shard_path(output, shard, len(shards)).is_file()]
-    _encode_shards(rows, shards, todo, parts, output, workers, progress)
-    _write_index(output, key)
-    return output
-
-
-def _shards(count: int) -> list[range]:
-    return [range(start, min(count, start + SHARD_CLIPS)) for start in range(0, count, SHARD_CLIPS)]
-
-
-def _shard_path(output: Path, shard: int, of: int) -> Path:
-    return output / f"features-{shard:05d}-of-{of:05d}.arrow"
-
-
-def _encode_shards(rows, shards, todo, parts: Parts, output: Path, workers: int, progress: bool) -> None:
-    from tqdm import tqdm
-
-    paths = [_shard_path(output, shard, len(shards)) for shard in todo]
-    done = sum(len(r) for r in shards) - sum(len(shards[shard]) for shard in todo)
-    total = sum(len(r) for r in shards)
-    with tqdm(total=total, initial=done, desc="features", unit="clip", disable=not progress) as bar:
-        if workers < 2 or len(todo) < 2 or parts.codec.device.type != "cpu":
-            for shard, path in zip(todo, paths, strict=True):
-                _encode_shard(rows, shards[shard], path, parts, bar.update)
-            return
-        context = get_context("spawn")  # the parent may hold torch's threads, which a fork would break
-        counter = context.Value("i", 0)
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(rows, parts, counter)
-        ) as pool:
-            jobs = {pool.submit(_worker_shard, shards[s], p) for s, p in zip(todo, paths, strict=True)}
-            while jobs:
-                try:
-                    for job in as_completed(jobs, timeout=2):
-                        job.result()
-                        jobs.discard(job)
-                        break
-                except TimeoutError:
-                    pass
-                bar.update(counter.value - (bar.n - done))
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(rows, parts: Parts, counter) -> None:
-    torch.set_num_threads(1)
-    _worker.update(rows=rows, parts=parts, counter=counter)
-
-
-def _worker_shard(indices: range, path: Path) -> None:
-    def count(number: int) -> None:
-        with _worker["counter"].get_lock():
-            _worker["counter"].value += number
-
-    _encode_shard(_worker["rows"], indices, path, _worker["parts"], count)
-
-
-def _encode_shard(rows, indices: range, path: Path, parts: Parts, count) -> None:
-    records, shapes = [], {}
-    for index in indices:
-        row = rows[index]
-        tensors = parts.encode(row)
-        shapes = {name: list(value.shape) for name, value in tensors.items()}
-        record = {
-            "id": row["id"],
-            "split": row["split"],
-            "caption": row["caption"],
-            "hfov_deg": float(row["hfov_deg"]),
-            "hrir_symmetric": bool(row["hrir_symmetric"]),
-            "classes": [source["class_name"] for source in row["truth"]["sources"]],
-        }
-        records.append(record | {name: value.numpy().tobytes() for name, value in tensors.items()})
-        count(1)
-    write_arrow(path, records, shapes)
-
-
-@torch.inference_mode()
-def _write_text(path: Path, captions: list[str], clip: ClipEncoder) -> None:
-    if path.is_file():
-        return
-    records, shape = [], []
-    for start in range(0, len(captions), 64):
-        chunk = captions[start : start + 64]
-        tokens = clip.encode_text(chunk).half().cpu().numpy()
-        shape = list(tokens.shape[1:])
-        records += [{"caption": c, "text": t.tobytes()} for c, t in zip(chunk, tokens, strict=True)]
-    write_arrow(path, records, {"text": shape})
-
-
-def _write_index(output: Path, key: dict) -> None:
-    """features.json with the mean and deviation of each latent dimension over the train split (else all)."""
-    folder = FeatureDataset(output, None, complete=False)
-    chosen = [i for i, split in enumerate(folder.splits) if split == "train"] or range(len(folder))
-    total = square = number = 0.0
-    for index in chosen:
-        latents = folder.tensor(index, "latents").double().flatten(0, 1)
-        total, square, number = (
-            total + latents.sum(0),
-            square + latents.square().sum(0),
-            number + len(latents),
+    state, output = processes(), Path(output)
+    rows = open_rows(dataset, splits)
+    shards = cut(len(rows))
+    own = {**parts.made_from(), "rows": _digest(rows.ids)}
+    made_from, todo = _on_main(state, lambda: (own, _missing(output, own, shards)))
+    if own != {**made_from, "bf16": own["bf16"]}:
+        raise UserError(
+            f"process {state.process_index} has {_difference(made_from, own)} than the first process"
         )
-    mean = total / number
-    std = (square / number - mean.square()).clamp_min(1e-12).sqrt()
-    index = {
-        "key": key,
-        "clips": len(folder),
-        "shapes": folder.shapes,
-        "latent_mean": mean.tolist(),
-        "latent_std": std.tolist(),
-    }
-    (output / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    parts = parts.to(state.device)
+    parts.bf16 = made_from["bf16"]  # "auto" may mean another thing on another machine
+    mine = todo[state.process_index :: state.num_processes]
+    paths = [shard_path(output, shard, len(shards)) for shard in range(len(shards))]
+    work = [(shards[shard], paths[shard]) for shard in mine]
+    others = {paths[shard]: len(shards[shard]) for shard in set(todo) - set(mine)}
+    done = Extraction(output)
+    with _Bar(shards, todo, others, progress and state.is_main_process) as bar:
+        if work:
+            done = _encode(rows, work, parts, batch_size, workers, bar.advance)
+        _wait(output, bar, {"made_from": made_from}, paths, state.is_main_process)
+    return replace(done, folder=output)
+
+
+def processes(**options: Any):
+    """Accelerate's state of this launch's processes; options: of torch.distributed.init_process_group."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # unlike Accelerator, PartialState must be told: it would take two processes on CPUs for two launches
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, **options)
+
+
+def cut(count: int) -> list[range]:
+    """Rows of each shard; of the number of rows alone, so that no process count changes a file."""
+    size = max(1, min(SHARD_CLIPS, -(-count // LEAST_SHARDS)))
+    return [range(start, min(count, start + size)) for start in range(0, count, size)]
 
 
 def _digest(values: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(values).encode(), digest_size=16).hexdigest()
 
 
-def load_part(module: nn.Module, folder: Path, name: str) -> nn.Module:
-    """Weights from a model folder (name.safetensors) or a training run (name/model.safetensors)."""
-    from safetensors.torch import load_file
+def _on_main(state, work: Callable[[], Any]) -> Any:
+    """The result of the first process's work, on every process; where it raised UserError, all end."""
+    from accelerate.utils import broadcast_object_list
 
-    for path in (folder / f"{name}.safetensors", folder / name / "model.safetensors"):
-        if path.is_file():
-            module.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-            return module.eval().requires_grad_(False)
-    raise UserError(f"'{folder}' holds neither {name}.safetensors nor {name}/model.safetensors")
+    found: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            found[0] = work()
+        except UserError as error:
+            found[1] = str(error)
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    if found[1] is not None:
+        if not state.is_main_process:  # which has said it
+            raise SystemExit(2)
+        raise UserError(found[1])
+    return found[0]
+
+
+def _missing(output: Path, made_from: dict[str, Any], shards: Sequence[range]) -> list[int]:
+    """The shards that are still to be made; the folder is begun where there is none."""
+    index = read_index(output)
+    if index is None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{output} cannot be made a folder to write to ({error.strerror or error})"
+            ) from error
+        old = sorted(output.glob("features-*.arrow"))
+        if old:
+            raise UserError(f"'{output}' holds {old[0].name}, but no features.json: remove the folder")
+        write_index(output, {"made_from": made_from})
+    elif index["made_from"] != made_from:
+        raise UserError(
+            f"'{output}' holds features of {_difference(index['made_from'], made_from)}: "
+            "choose another folder, or remove it"
+        )
+    elif "shards" in index:
+        try:
+            whole_shards(output, index)
+            return []
+        except UserError:
+            write_index(
+                output, {"made_from": made_from}
+            )  # no longer finished: what is not whole is made anew
+    missing = [shard for shard in range(len(shards)) if not _is_whole(output, shard, shards)]
+    for shard in missing:  # what is there but not whole would be taken for another process's finished work
+        shard_path(output, shard, len(shards)).unlink(missing_ok=True)
+    return missing
+
+
+def _is_whole(output: Path, shard: int, shards: Sequence[range]) -> bool:
+    path = shard_path(output, shard, len(shards))
+    try:
+        return path.is_file() and len(read_shard(path)[0]) == len(shards[shard])
+    except UserError:
+        return False
+
+
+def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """'other weights (clip), another sequence.clip_fps (8.0, now 4.0)'."""
+    found = []
+    if there.get("rows") != now["rows"]:
+        found.append("other clips")
+    parts = {**there.get("weights", {}), **now["weights"]}
+    other = [name for name in parts if there.get("weights", {}).get(name) != now["weights"].get(name)]
+    if other:
+        found.append(f"other weights or settings of {', '.join(other)}")
+    for name, value in now["sequence"].items():
+        before = there.get("sequence", {}).get(name)
+        if before != value:
+            found.append(f"another {name} ({before}, now {value})")
+    if there.get("bf16") != now["bf16"]:
+        found.append("another precision")
+    return ", ".join(found) or "something else"
+
+
+# -------------------- encoding
+
+
+def _encode(rows, work, parts: Parts, batch_size: int, workers: int, advance) -> Extraction:
+    """Make the shards of `work`, (rows, path) each; one is written while the next is encoded."""
+    began = time.monotonic()
+    clips, waited, first = 0, 0.0, True
+    batches = _ahead(_batches(rows, work, parts.decoder, batch_size, workers))
+    pending: Future | None = None
+    with ThreadPoolExecutor(1) as writer:
+        try:
+            meta: list[dict[str, Any]] = []
+            columns: list[dict[str, np.ndarray]] = []
+            while True:
+                asked = time.monotonic()
+                batch = next(batches, None)
+                waited += 0.0 if first else time.monotonic() - asked
+                first = False
+                if batch is None:
+                    break
+                columns.append(parts.stored_batch(batch.tensors, [one["caption"] for one in batch.meta]))
+                if clips == 0:
+                    _say_if_too_large(batch.path.parent, columns[0], sum(len(chosen) for chosen, _ in work))
+                meta += batch.meta
+                clips += len(batch.meta)
+                advance(len(batch.meta))
+                if batch.last:
+                    if pending is not None:
+                        pending.result()
+                    pending = writer.submit(_write, batch.path, meta, columns)
+                    meta, columns = [], []
+            if pending is not None:
+                pending.result()
+        finally:
+            batches.close()
+    return Extraction(Path(), clips, time.monotonic() - began, waited)
+
+
+def _say_if_too_large(folder: Path, columns: dict[str, np.ndarray], clips: int) -> None:
+    one = sum(values[0].nbytes for values in columns.values())
+    free = shutil.disk_usage(folder).free
+    if one * clips > free:
+        print(
+            f"note: {clips:,} clips of {one / 1e6:.2f} MB need {one * clips / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free in {folder}",
+            file=sys.stderr,
+        )
+
+
+def _write(path: Path, meta: list[dict[str, Any]], columns: list[dict[str, np.ndarray]]) -> None:
+    tensors = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+    for name, values in tensors.items():
+        if values.dtype == np.uint8:
+            continue  # its range is looked at
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(1)
+        if bad.any():
+            ids = ", ".join(meta[i]["id"] for i in np.flatnonzero(bad)[:8])
+            raise UserError(
+                f"the {name.replace('_range', '')} features of {ids} are not finite (in float16): look at "
+                "these clips, or extract with --precision fp32"
+            )
+    write_shard(path, meta, tensors)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Decoded clips of one shard, tensors (B, ...); last: the shard's."""
+
+    path: Path
+    meta: list[dict[str, Any]]
+    tensors: dict[str, Tensor]
+    last: bool
+
+
+class _Decoded(torch.utils.data.Dataset):
+    """Row index -> (what a shard says of it, its decoded media), or the line that says why it cannot be."""
+
+    def __init__(self, rows, decoder: Decoder) -> None:
+        self.rows, self.decoder = rows, decoder
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], dict[str, Tensor]] | str:
+        # a string, because an exception comes out of a worker process as pages of its traceback
+        try:
+            row = self.rows[index]
+            return _meta(row), self.decoder(row)
+        except Exception as error:  # whatever the libraries make of a damaged film
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            return (
+                f"clip {self.rows.ids[index]} cannot be decoded ({reason}): build it again, or take it out "
+                "with python -m bi_audio_dataset remove"
+            )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    truth = row.get("truth") or {}
+    return {
+        "id": row["id"],
+        "split": row["split"],
+        "caption": row["caption"] or "",
+        "hfov_deg": row["hfov_deg"],
+        "hrir_symmetric": bool(row["hrir_symmetric"]),
+        "hrir_set": row.get("hrir_set") or "",
+        "source_name": row.get("source_name") or "",
+        "classes": [source["class_name"] for source in truth.get("sources") or ()],
+    }
+
+
+def _batches(rows, work, decoder: Decoder, batch_size: int, workers: int) -> Iterator[_Batch]:
+    """Consecutive clips of each shard, at most batch_size at once, in order."""
+    from torch.utils.data import DataLoader
+
+    order = [index for chosen, _ in work for index in chosen]
+    # spawn, not fork: the parent may hold torch's OpenMP threads, which a fork would break
+    ahead = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
+    loader = DataLoader(
+        _Decoded(rows, decoder),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        **ahead,
+    )
+    decoded = iter(loader)
+    pin = torch.cuda.is_available()
+    for chosen, path in work:
+        for start in range(0, len(chosen), batch_size):
+            size = min(batch_size, len(chosen) - start)
+            found = [next(decoded) for _ in range(size)]
+            for one in found:
+                if isinstance(one, str):
+                    raise UserError(one)
+            tensors = {name: torch.stack([one[1][name] for one in found]) for name in found[0][1]}
+            if pin:
+                tensors = {name: value.pin_memory() for name, value in tensors.items()}
+            yield _Batch(path, [one[0] for one in found], tensors, start + size == len(chosen))
+
+
+def _ahead(items: Iterator[Any], depth: int = 2) -> Iterator[Any]:
+    """The same items, up to `depth` of them made ahead by a thread."""
+    ready: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(item: tuple[Any, BaseException | None, bool]) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put((item, None, False)):
+                    return
+            put((None, None, True))
+        except BaseException as error:
+            put((None, error, True))
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, ended = ready.get()
+            if error is not None:
+                raise error
+            if ended:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+# -------------------- the other processes
+
+
+class _Bar:
+    """One bar over the clips of all processes: of others' shards it counts those that are there."""
+
+    def __init__(self, shards, todo: Sequence[int], others: dict[Path, int], visible: bool) -> None:
+        self.shards, self.todo, self.visible = shards, todo, visible
+        self.others = dict(others)
+        self._bar, self._looked = None, 0.0
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        total = sum(map(len, self.shards))
+        left = sum(len(self.shards[shard]) for shard in self.todo)
+        self._bar = tqdm(
+            total=total,
+            initial=total - left,
+            desc="features",
+            unit="clip",
+            disable=not self.visible or not left,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, clips: int) -> None:
+        self._bar.update(clips)
+        if self.visible and time.monotonic() - self._looked > 2.0:
+            self.look()
+
+    def look(self) -> bool:
+        """Count others' shards that have come; whether all are there."""
+        self._looked = time.monotonic()
+        for path in [path for path in self.others if path.is_file()]:
+            self._bar.update(self.others.pop(path))
+        return not self.others
+
+
+def _wait(output: Path, bar: _Bar, index: dict[str, Any], paths: Sequence[Path], main: bool) -> None:
+    """Until all processes' shards are there and the first has said so.
+
+    By looking at the folder: a collective call would time out long before the slowest of many machines is
+    done. Where a process ends in an error, its launcher ends the others.
+    """
+    if main:
+        while not bar.look():
+            time.sleep(POLL_S)
+        if "shards" not in (read_index(output) or {}):
+            finish(output, index, paths)
+        return
+    while "shards" not in (read_index(output) or {}):
+        time.sleep(POLL_S)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    import argparse
-    import sys
+    from visaudio.cli.features import main as run  # above this file's floor
 
-    # above this file's floor, and needed by its command line alone
-    from visaudio.codec.spectral import SpectralCodec
-    from visaudio.presets import load_preset
-
-    parser = argparse.ArgumentParser(
-        prog="python -m visaudio.data.features", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--dataset", required=True, help="BiAudio folder or Hub repository")
-    parser.add_argument("--output", required=True, type=Path, help="features folder")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=Path(__file__).parents[1] / "weights" / "tiny",
-        help="model folder or training run with the codec and the encoders (default: those that ship)",
-    )
-    parser.add_argument("--preset", default="tiny", help="sizes of the parts")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    options = parser.parse_args(arguments)
-    try:
-        preset = load_preset(options.preset)
-        extract_features(
-            options.dataset,
-            options.output,
-            codec=load_part(SpectralCodec(preset.codec), options.weights, "codec"),
-            clip=load_part(ClipEncoder(preset.clip), options.weights, "clip"),
-            synchformer=load_part(SynchformerEncoder(preset.synchformer), options.weights, "synchformer"),
-            sequence=preset.sequence,
-            workers=options.workers,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """CLIP through open_clip: meaning from the pooled embedding, space from the patch tokens, and text.
 
 The tiny encoder is open_clip's own CLIP class built from `ClipConfig`; a large one names an open_clip model
-(`ViT-H-14-378-quickgelu`, or `hf-hub:...`). open_clip is imported in the constructor: it costs seconds.
+(`ViT-H-14-378-quickgelu`, or `hf-hub:...`: see clip_models.py). open_clip is imported in the constructor: it
+costs seconds.
 
 Legend: B batch, T frames, L text tokens, H x W patch grid, R x C pooled grid, D width.
 """
@@ -9,7 +10,9 @@ Legend: B batch, T frames, L text tokens, H x W patch grid, R x C pooled grid, D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +22,10 @@ from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
+from visaudio.encoders.clip_models import SAME_NETWORK, ClipModel, build, find_weights, make_tokenizer
 from visaudio.encoders.frames import ResizeMode, prepare_frames
 from visaudio.encoders.grid import pool_grid
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 BPE_VOCAB = 49408  # open_clip's byte-pair vocabulary, its last two ids start and end of text
 HASH_MULTIPLIER = 2654435761  # Knuth's multiplicative hash: spreads neighbouring ids
 
@@ -33,9 +35,10 @@ class ClipConfig:
     """The tiny encoder by default.
 
     With `model_name` the architecture is open_clip's and the sizes below are ignored but for the grid.
-    `weights`: an open_clip tag or a file (.safetensors, or .bin/.pt read with weights_only); None is random,
-    except that `hf-hub:` and `local-dir:` names bring their own. `input_size`: side of the pictures it is
-    given, where that is not the model's own (MMAudio gives DFN5B's 378 pixel tower 384).
+    `weights`: an open_clip tag, a file (.safetensors, or .bin/.pt read with weights_only) or a Hub source
+    (weight_files.py); None is random, except that `hf-hub:` and `local-dir:` names bring their own.
+    `input_size`: side of the pictures it is given, where that is not the model's own (MMAudio gives DFN5B's
+    378 pixel tower 384).
     """
 
     model_name: str | None = None
@@ -78,15 +81,17 @@ class ClipEncoder(nn.Module):
     def __init__(self, config: ClipConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ClipConfig()
-        self.model = _build(config)
+        file = fetch_weights(config)  # before the network is built: ViT-H takes its time
+        self.model, self.described = _build(config)
+        if file is not None:
+            self.load_weights(file)
         visual = self.model.visual
         size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
         if size[0] != size[1]:
             raise UserError(f"expected a CLIP model with square pictures, got {size}")
         self.image_size: int = config.input_size or size[0]
-        mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
-        self.register_buffer("mean", torch.tensor(mean or CLIP_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std or CLIP_STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(self.described.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(self.described.std)[:, None, None], persistent=False)
         self.embed_dim: int = self.model.text_projection.shape[-1]
         self.text_dim: int = self.model.ln_final.normalized_shape[0]
         self.grid_dim: int = visual.ln_post.normalized_shape[0]
@@ -129,10 +134,7 @@ class ClipEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> ids (B, L) on the model's device; longer texts are cut, an empty one is start and end."""
         if self._tokenizer is None:
-            import open_clip
-
-            name = self.config.model_name
-            self._tokenizer = open_clip.get_tokenizer(name) if name else open_clip.SimpleTokenizer()
+            self._tokenizer = make_tokenizer(self.config.model_name, self.described)
         ids = self._tokenizer(list(texts), context_length=self.context_length)
         if self.config.model_name is None:
             ids = hash_tokens(ids, self.config.vocab_size)
@@ -155,41 +157,48 @@ class ClipEncoder(nn.Module):
         end = tokens[torch.arange(len(ids), device=ids.device), ids.argmax(dim=-1)]
         return F.normalize((end @ self.model.text_projection).float(), dim=-1)
 
+    def load_weights(self, source: str | Path) -> None:
+        """A file or Hub source of open_clip's names; every tensor of this network must be there."""
+        state = weight_files.read_state(source, "CLIP")
+        if "logit_scale" in state:  # a number, or one in a vector
+            state["logit_scale"] = state["logit_scale"].reshape(self.model.logit_scale.shape)
+        weight_files.load_into(
+            self.model, state, source, f"CLIP {self.config.model_name or 'of these sizes'}"
+        )
+
     @property
     def logit_scale(self) -> Tensor:
         """Learned inverse temperature (already exponentiated)."""
         return self.model.logit_scale.exp()
 
 
-def _build(config: ClipConfig) -> nn.Module:
+def without_weights(config: ClipConfig) -> ClipConfig:
+    """The same network, for a loader that brings its weights; nothing is fetched for it where that can be."""
+    return replace(config, weights=None, model_name=SAME_NETWORK.get(config.model_name, config.model_name))
+
+
+def fetch_weights(config: ClipConfig) -> Path | None:
+    """The local file that a config's weights come from, fetched where it is not; None: random ones."""
+    if config.model_name is not None:
+        return find_weights(config.model_name, config.weights)
+    return None if config.weights is None else weight_files.fetch(config.weights, "CLIP")
+
+
+def _build(config: ClipConfig) -> tuple[nn.Module, ClipModel]:
     import open_clip
 
     if config.model_name is not None:
-        if not config.model_name.startswith(("hf-hub:", "local-dir:")):
-            known = open_clip.list_models()
-            if config.model_name not in known:
-                raise UserError(
-                    f"open_clip knows no model {config.model_name!r}; see open_clip.list_models()"
-                )
-        weights = config.weights
-        if weights is not None and ":" in weights:
-            weights = str(weight_files.fetch(weights, "CLIP"))
-        try:
-            model = open_clip.create_model(config.model_name, pretrained=weights, weights_only=True)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"CLIP {config.model_name} cannot be loaded ({reason}): give a file of its weights"
-            ) from error
-        if not isinstance(model, open_clip.CLIP):
-            raise UserError(
-                f"{config.model_name} is a {type(model).__name__}; expected open_clip's CLIP class "
-                "with a text tower of its own"
-            )
-        return model
-    model = open_clip.CLIP(
-        embed_dim=config.embed_dim,
-        vision_cfg={
+        model, described = build(config.model_name, config.weights)
+    else:
+        described = ClipModel(_sizes(config))
+        model = open_clip.CLIP(**described.sizes)
+    return model, described
+
+
+def _sizes(config: ClipConfig) -> dict[str, Any]:
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {
             "image_size": config.image_size,
             "patch_size": config.patch_size,
             "width": config.width,
@@ -197,15 +206,11 @@ def _build(config: ClipConfig) -> nn.Module:
             "head_width": config.head_width,
             "mlp_ratio": config.mlp_ratio,
         },
-        text_cfg={
+        "text_cfg": {
             "context_length": config.context_length,
             "vocab_size": config.vocab_size,
             "width": config.text_width,
             "layers": config.text_layers,
             "heads": config.text_heads,
         },
-    )
-    if config.weights is not None:
-        path = str(weight_files.fetch(config.weights, "CLIP"))
-        open_clip.load_checkpoint(model, path, weights_only=True)
-    return model
+    }

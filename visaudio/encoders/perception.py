@@ -9,7 +9,7 @@ Legend: B batch, T frames, H x W patch grid, R x C pooled grid, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -71,14 +71,17 @@ class PerceptionEncoder(nn.Module):
     def __init__(self, config: PerceptionConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or PerceptionConfig()
+        source = config.source
+        # found before the network is built: the large ones take their time
+        file = None if source is None else weight_files.fetch(source, "the Perception Encoder")
         self.model = _build(config)
         self.image_size: int = self.model.patch_embed.img_size[0]
         self.grid_dim: int = self.model.num_features
         pretrained = self.model.pretrained_cfg
         self.register_buffer("mean", torch.tensor(pretrained["mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(pretrained["std"])[:, None, None], persistent=False)
-        if (source := config.source) is not None:
-            self.load_weights(weight_files.read_state(source, "the Perception Encoder"), source)
+        if file is not None:
+            self.load_weights(weight_files.read_state(file, "the Perception Encoder"), source)
 
     def prepare(self, frames: Tensor | np.ndarray, mode: ResizeMode | None = None) -> Tensor:
         """uint8 (T, H, W, 3) -> uint8 (T, 3, image_size, image_size); mode defaults to config.resize."""
@@ -86,33 +89,42 @@ class PerceptionEncoder(nn.Module):
 
     def encode_patches(self, frames: Tensor) -> Tensor:
         """(B, T, 3, S, S), uint8 or float in [0, 1] -> final patch tokens, (B, T, H, W, D)."""
+        return self._in_chunks(frames, lambda tokens: tokens)
+
+    def encode_grid(self, frames: Tensor) -> Tensor:
+        """As `encode_patches`, but pooled: (B, T, R * C, D) float32, what CLIP's grid is else."""
+        rows, columns = self.config.grid_rows, self.config.grid_columns
+        return self._in_chunks(frames, lambda tokens: pool_grid(tokens, rows, columns).float())
+
+    def _in_chunks(self, frames: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """Patch tokens of a few pictures at a time: those of 8 s at once are 270 MB."""
         if frames.ndim != 5 or frames.shape[2:] != (3, self.image_size, self.image_size):
             raise ValueError(
                 f"expected frames of shape (B, T, 3, {self.image_size}, {self.image_size}), "
                 f"got {tuple(frames.shape)}; use prepare()"
             )
         chunks = rearrange(frames, "b t c h w -> (b t) c h w").split(self.config.max_batch)
-        tokens = torch.cat([self._encode(chunk) for chunk in chunks])
-        return rearrange(tokens, "(b t) d h w -> b t h w d", b=frames.shape[0])
+        return torch.cat([finish(self._encode(chunk)) for chunk in chunks]).unflatten(0, frames.shape[:2])
 
     def _encode(self, pictures: Tensor) -> Tensor:
         scaled = pictures.float() / 255.0 if pictures.dtype == torch.uint8 else pictures
-        return self.model.forward_intermediates(
+        (tokens,) = self.model.forward_intermediates(
             (scaled - self.mean) / self.std, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-        )[-1]
-
-    def encode_grid(self, frames: Tensor) -> Tensor:
-        """As `encode_patches`, but pooled: (B, T, R * C, D) float32, what CLIP's grid is else."""
-        tokens = self.encode_patches(frames)
-        return pool_grid(tokens, self.config.grid_rows, self.config.grid_columns).float()
+        )
+        return rearrange(tokens, "n d h w -> n h w d")
 
     def load_weights(self, state: Mapping[str, Tensor], source: str = "these weights") -> None:
         """A state dict of timm's, Meta's or open_clip's names; every tensor of this network must be there."""
         from timm.models.eva import checkpoint_filter_fn
 
-        translated = checkpoint_filter_fn(dict(state), self.model)
+        what = f"the Perception Encoder {self.config.model_name}"
+        try:
+            translated = checkpoint_filter_fn(dict(state), self.model)
+        except Exception as error:  # it takes shapes for granted, and raises whatever others make it raise
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{source}: not the weights of {what} ({reason})") from error
         ours = {k: v for k, v in translated.items() if not k.startswith(NOT_FOR_PATCHES)}
-        weight_files.load_into(self.model, ours, source, f"the Perception Encoder {self.config.model_name}")
+        weight_files.load_into(self.model, ours, source, what)
 
 
 def _timm_name(name: str) -> str:

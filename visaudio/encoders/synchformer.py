@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
 from visaudio.attention import attention
 
@@ -253,21 +252,11 @@ class SynchformerEncoder(nn.Module):
         Keys may carry `vfeat_extractor.`; other parts of a full Synchformer are passed over. Every key of
         this encoder must be present.
         """
-        state = source
+        state, named = source, "these tensors"
         if isinstance(source, str | Path):
-            state = weight_files.read_state(source, "Synchformer")
+            state, named = weight_files.read_state(source, "Synchformer"), source
         if any(key.startswith(PREFIX) for key in state):
             state = {
                 key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)
             }
-        missing = sorted(set(self.state_dict()) - set(state))
-        extra = sorted(set(state) - set(self.state_dict()))
-        if missing or extra:
-            raise UserError(
-                f"not the weights of this Synchformer encoder: missing {missing[:3]}, unexpected {extra[:3]} "
-                f"({len(missing)} and {len(extra)} in all)"
-            )
-        try:
-            self.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"Synchformer weights do not fit {self.config}: {error}") from error
+        weight_files.load_into(self, state, named, "this Synchformer encoder")

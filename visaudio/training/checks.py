@@ -22,6 +22,11 @@ def check_config(config: TrainConfig) -> None:
         if not math.isfinite(value):
             raise UserError(f"{key} is {value}, expected a finite number")
     _check_network(config)
+    if config.model.spatial is not None and config.model.spatial.weights is None:
+        raise UserError(
+            "model.spatial.weights is null, and no stage trains a Perception Encoder: "
+            "expected public, a file, or owner/name:path of a file on the Hub"
+        )
 
 
 def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
@@ -30,6 +35,49 @@ def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
         from visaudio.data.dataset import check_location
 
         check_location(config.data.path)
+
+
+def check_weights(config: TrainConfig, unfinished: Iterable[str]) -> None:
+    """Raise UserError where unfinished stages will read published weights that cannot be had or do not fit.
+
+    They are fetched and loaded here, one part after the other, and let go again: a minute for the large ones,
+    where building data first would take hours.
+    """
+    from visaudio.model.network import DualBranchNetwork
+    from visaudio.training.checkpoint import list_checkpoints
+    from visaudio.training.initial import load
+    from visaudio.training.parts import make_part, published
+
+    unfinished = set(unfinished)
+    if "flow" in unfinished and config.init_from is not None:
+        if not list_checkpoints(config.folder / "flow" / "checkpoints"):
+            with torch.device("meta"):
+                network = DualBranchNetwork(config.model.network)
+            load(network, config.init_from)
+    if "features" in unfinished:
+        for part in published(config.model):
+            _check_widths(config, part, make_part(config.model, part))
+
+
+def _check_widths(config: TrainConfig, part: str, module: torch.nn.Module) -> None:
+    """What a loaded part gives must be what the network was made for."""
+    network, spatial = config.model.network, config.model.spatial
+    agreements = {
+        "codec": (("token_dim", "latent_dim"),),
+        "clip": (("clip_dim", "embed_dim"), ("text_dim", "text_dim"), ("text_tokens", "context_length")),
+        "synchformer": (("sync_dim", "output_dim"),),
+        "spatial": (("spatial_dim", "grid_dim"),),
+    }[part]
+    if part == "clip" and spatial is None:
+        agreements += (("spatial_dim", "grid_dim"),)
+    for ours, theirs in agreements:
+        expected, found = getattr(network, ours), getattr(module, theirs)
+        found *= config.model.sequence.frames_per_token if part == "codec" else 1
+        if expected != found:
+            raise UserError(
+                f"model.network.{ours} is {expected}, but the weights of {part} give {found}: set it so, "
+                f"or give other weights"
+            )
 
 
 def _check_network(config: TrainConfig) -> None:

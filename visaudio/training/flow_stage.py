@@ -23,6 +23,7 @@ from visaudio.sequence import SequenceConfig, from_tokens, to_tokens
 from visaudio.training.batches import Samples
 from visaudio.training.checkpoint import list_checkpoints, load_checkpoint
 from visaudio.training.ema import TrackedEma
+from visaudio.training.feature_checks import check_features
 from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
 from visaudio.training.lora import LoraConfig, adapters_of, add_adapters, merged_state, trained_share
@@ -124,6 +125,8 @@ def train_flow(
 
     features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
     """
+    for encoded in (features, held_out):
+        check_features(encoded, sequence, network_config)
     samples = TokenSamples(features, sequence.frames_per_token)
     network = new_network(network_config, samples, clip, seed, init_from, output, config.lora)
     validate = None

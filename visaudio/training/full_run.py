@@ -91,28 +91,32 @@ class FullRun:
 
     def features(self, folder: Path) -> bool:
         from visaudio.data.features import extract_features
+        from visaudio.precision import use_bf16
 
-        codec, clip, synchformer = self.parts()
-        spatial = load_spatial(self.config.model)
-        extract_features(
-            self.dataset,
-            folder,
-            codec=codec.to(self.device),
-            clip=clip.to(self.device),
-            synchformer=synchformer.to(self.device),
-            sequence=self.config.model.sequence,
-            workers=self.workers,
-            spatial=None if spatial is None else spatial.to(self.device),
-        )
+        parts = self.feature_parts()
+        parts.bf16 = use_bf16("auto")
+        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        extract_features(self.dataset, folder, parts, workers=max(1, self.workers // neighbours))
         return True
+
+    def feature_parts(self) -> Any:
+        """The frozen parts that features are made with."""
+        from visaudio.data.parts import Parts
+
+        model = self.config.model
+        return Parts(*self.parts(), model.sequence, spatial=load_spatial(model))
 
     def flow(self, folder: Path) -> bool:
         from visaudio.data.features import FeatureDataset
+        from visaudio.training.feature_checks import check_weights
 
-        codec, clip, _ = self.parts()
+        parts = self.feature_parts()
+        codec, clip = parts.codec, parts.clip
         features = self.root / "features"
+        training = FeatureDataset(features, "train")
+        check_weights(training, parts)
         result = train_flow(
-            FeatureDataset(features, "train"),
+            training,
             FeatureDataset(features, "validation"),
             self.config.model.network,
             self.config.model.sequence,
@@ -284,6 +288,7 @@ def plan(config: TrainConfig) -> Plan:
                 },
                 FEATURES_MIN_PER_CLIP * clips,
                 encoders,
+                parallel=True,
             ),
             stage(
                 "flow",

@@ -32,22 +32,29 @@ def trained(model: Preset) -> tuple[str, ...]:
     return tuple(part for part in FROZEN if part not in there or (part == "codec" and fitted))
 
 
-def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
-    """Codec, CLIP and Synchformer, frozen, on the CPU: the published ones, and of those that a stage below
-    `root` has trained its weights. Raises UserError where some are missing."""
+def make_part(model: Preset, part: str) -> Any:
+    """One of the frozen parts, with its published weights where the preset names some."""
     from visaudio.codec.kinds import build_codec
     from visaudio.encoders.clip import ClipEncoder
+    from visaudio.encoders.perception import PerceptionEncoder
     from visaudio.encoders.synchformer import SynchformerEncoder
 
     makers = {
-        "codec": lambda: build_codec(model.codec),
-        "clip": lambda: ClipEncoder(model.clip),
-        "synchformer": lambda: SynchformerEncoder(model.synchformer),
+        "codec": build_codec,
+        "clip": ClipEncoder,
+        "synchformer": SynchformerEncoder,
+        "spatial": PerceptionEncoder,
     }
+    return makers[part](getattr(model, part))
+
+
+def load_parts(model: Preset, root: Path) -> tuple[Any, Any, Any]:
+    """Codec, CLIP and Synchformer, frozen, on the CPU: the published ones, and of those that a stage below
+    `root` has trained its weights. Raises UserError where some are missing."""
     own = trained(model)
     found = []
     for part in FROZEN:
-        module = makers[part]()
+        module = make_part(model, part)
         if part in own:
             load_weights(module, root / part / "model.safetensors")
         found.append(module.eval().requires_grad_(False))
@@ -59,11 +66,9 @@ def load_spatial(model: Preset) -> Any:
 
     No stage trains one: its weights are published ones, or a file's.
     """
-    from visaudio.encoders.perception import PerceptionEncoder
-
     if model.spatial is None:
         return None
-    return PerceptionEncoder(model.spatial).eval().requires_grad_(False)
+    return make_part(model, "spatial").eval().requires_grad_(False)
 
 
 def load_weights(module: torch.nn.Module, path: Path) -> torch.nn.Module:

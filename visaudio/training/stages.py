@@ -132,7 +132,7 @@ class Plan:
     def _follow(self, chosen: Iterable[Stage]) -> bool:
         """What a process other than the first does: join the parallel stages, wait for the rest."""
         for stage in chosen:
-            if stage.parallel:
+            if stage.parallel and (stage.always or not self.finished(stage.name)):
                 if not stage.run(self.folder / stage.name):
                     return False
             while not stage.always and not self.finished(stage.name):

@@ -247,11 +247,14 @@ def test_full_size_names_and_shapes():
 
 
 def test_bad_weights_are_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="no DAC weights"):
+    with pytest.raises(UserError, match="no weights of DAC at"):
         DacCodec(DacCodecConfig(weights=str(tmp_path / "none.pth")))
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(UserError, match="no Descript .pth"):
+    with pytest.raises(UserError, match="text.pth: cannot be read as weights of DAC"):
         DacCodec(DacCodecConfig(weights=str(tmp_path / "text.pth")))
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="other.pth: is no Descript .pth with state_dict and metadata"):
+        DacCodec(DacCodecConfig(weights=str(tmp_path / "other.pth")))
     with pytest.raises(UserError, match="even"):
         DacCodecConfig(strides=(2, 5))
     with pytest.raises(UserError, match="cannot load a DAC"):

@@ -61,6 +61,20 @@ def test_state_dict_has_the_published_names_and_shapes(shared_dir):
     assert ours == names["synchformer_visual_full"]
 
 
+def test_of_the_whole_published_checkpoint_the_rest_is_passed_over(shared_dir):
+    """Every name and shape of synchformer_state_dict.pth; the audio side and the head are not for us."""
+    listing = json.loads((shared_dir / "golden" / "upstream_state_dicts.json").read_text())
+    with torch.device("meta"):
+        encoder = SynchformerEncoder()
+        state = {name: torch.empty(shape) for name, shape in listing["synchformer_full"].items()}
+        encoder.load_weights(state)
+    rest = {name for name in state if name.removeprefix("vfeat_extractor.") not in encoder.state_dict()}
+    assert {name.partition(".")[0] for name in rest} == {"afeat_extractor", "aproj", "transformer", "vproj"}
+    without = {name: value for name, value in state.items() if name != "vfeat_extractor.norm.bias"}
+    with pytest.raises(UserError, match=r"missing \['norm.bias'\], unexpected \[\].*\(1, 0, 0 in all\)"):
+        encoder.load_weights(without)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("over", ["space", "time"])
 def test_divided_attention_equals_masked_full_attention(over):
@@ -140,7 +154,7 @@ def test_bad_input_and_weights_are_named(tmp_path):
     with pytest.raises(UserError, match="missing"):
         encoder.load_weights({"vfeat_extractor.cls_token": torch.zeros(1, 1, 24)})
     wider = SynchformerEncoder(SynchformerConfig(image_size=32, width=32, depth=2, heads=4))
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match=r"not the weights of this Synchformer encoder: .* other shapes"):
         encoder.load_weights(wider.state_dict())
 
 
