@@ -11,7 +11,7 @@ from visaudio.config import read_layers, to_dict
 from visaudio.encoders.perception import PerceptionEncoder
 from visaudio.model.network import DualBranchNetwork
 from visaudio.presets import PRESETS
-from visaudio.training.recipe import load_train_config
+from visaudio.training.recipe import TrainConfig, load_train_config
 from visaudio.variants import VARIANTS
 
 FOLDER = Path(__file__).parents[1] / "configs"
