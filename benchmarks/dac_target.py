@@ -386,11 +386,11 @@ def made(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any
 
 
 def codec_steps(folder: Path) -> int:
-    """From the stage's own log of losses."""
+    """From the stage's own log; its last line is the validation's."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
-    return max((e.step for e in events.Scalars("codec/loss")), default=0)
+    return max((event.step for tag in events.Tags()["scalars"] for event in events.Scalars(tag)), default=0)
 
 
 def replace_part(path: Path, table: str) -> None:

@@ -9,6 +9,7 @@ from scripts import load_script
 
 from visaudio import hub
 from visaudio.data.features import extract_features
+from visaudio.data.parts import Parts
 from visaudio.evaluation import classifier as classifiers
 from visaudio.sequence import SequenceConfig
 
@@ -29,16 +30,8 @@ flow: {validation: {loss_clips: 1}}
 def test_from_dataset_to_table_and_again(fake_biaudio, tmp_path, capsys):
     tiny = hub.load_pretrained("tiny")
     sequence = SequenceConfig(duration_s=2.0, sample_rate=22050, latent_hop=512, frames_per_token=2)
-    extract_features(
-        fake_biaudio,
-        tmp_path / "features",
-        tiny.codec,
-        tiny.clip,
-        tiny.synchformer,
-        sequence,
-        1,
-        progress=False,
-    )
+    parts = Parts(tiny.codec, tiny.clip, tiny.synchformer, sequence)
+    extract_features(fake_biaudio, tmp_path / "features", parts, workers=0, progress=False)
     torch.manual_seed(0)
     classifiers.save(classifiers.SoundClassifier(["bell", "drum"]), tmp_path / "classifier.safetensors")
     (tmp_path / "config.yaml").write_text(CONFIG)
