@@ -99,31 +99,6 @@ def test_each_block_is_one_program_under_one_name(monkeypatch):
     torch._dynamo.reset()
 
 
-def _compiler() -> bool:
-    try:
-        check_compiler(torch.device("cpu"))
-        return True
-    except UserError:
-        return False
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not _compiler(), reason="torch.compile needs a C++ compiler on CPUs")
-def test_a_compiled_run_resumes_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "programs"))
-    settings = {"batch_size": 4, "precision": "fp32", "validate_every": 0, "log_every": 1, "compile": True}
-    samples = MicroSamples(SIZES)
-    train(_network(), samples, FlowLoopConfig(steps=4, **settings), tmp_path / "straight")
-    for steps in (2, 4):
-        train(_network(), samples, FlowLoopConfig(steps=steps, **settings), tmp_path / "resumed")
-    one, other = (
-        load_checkpoint(list_checkpoints(tmp_path / r / "checkpoints")[-1]) for r in ("straight", "resumed")
-    )
-    assert all(torch.equal(one.network[name], other.network[name]) for name in one.network)
-    assert not any("_orig_mod" in name for name in one.network)
-    torch._dynamo.reset()
-
-
 def test_no_compiler_is_one_line(monkeypatch):
     from torch._inductor import cpp_builder
 
