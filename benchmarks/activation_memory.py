@@ -1,8 +1,9 @@
 """Bytes that a training step keeps for its backward pass, with and without recomputed activations.
 
-Counted by torch's hooks for saved tensors, each storage once, weights not; on the CPU, of one sample.
+Counted by torch's hooks for saved tensors, each storage once, weights not; float32, one sample of 8 s, on the
+meta device: sizes are real, nothing is computed.
 
-    python benchmarks/activation_memory.py --presets small,medium,large
+    python -m benchmarks.activation_memory --presets small,medium,large
 """
 
 import argparse
@@ -19,12 +20,12 @@ from visaudio.training.loop import batch_losses
 
 def kept_bytes(network: torch.nn.Module, batch) -> int:
     kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    weights = {p.untyped_storage()._cdata for p in network.parameters()}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -36,15 +37,14 @@ def kept_bytes(network: torch.nn.Module, batch) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presets", default="small")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     options = parser.parse_args()
-    batch = BatchStream(PaperShapes(2), 0, 1, DropoutConfig()).get(0)
+    batch = BatchStream(PaperShapes(2), 0, 1, DropoutConfig()).get(0).to(torch.device("meta"))
     for name in options.presets.split(","):
-        network = DualBranchNetwork(get_preset(name).network)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
-            plain = kept_bytes(network, batch)
-            wrap_blocks(network, activation_checkpointing=True, compiled=False)
-            saving = kept_bytes(network, batch)
+        with torch.device("meta"):
+            network = DualBranchNetwork(get_preset(name).network)
+        plain = kept_bytes(network, batch)
+        wrap_blocks(network, activation_checkpointing=True, compiled=False)
+        saving = kept_bytes(network, batch)
         print(
             f"{name}: {plain / 2**20:.0f} MiB a sample, {saving / 2**20:.0f} MiB with recomputed activations"
         )

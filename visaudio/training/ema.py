@@ -8,8 +8,8 @@ beforehand.
 Two traps of the library are stepped around here: buffers and frozen parameters are left out of the
 averages (the solved snapshot weights do not sum to exactly one, which would scale constants such as the
 latent statistics), and snapshots are float32 (the solved weights are large and alternate in sign, which
-magnifies float16 rounding). Its update goes tensor by tensor and asks a tensor for its step; ours is the same
-sum over all tensors at once.
+magnifies float16 rounding). Its update goes tensor by tensor and asks a tensor for its step; ours is the
+same sum over all tensors at once.
 
 Where the network is shared out over processes (FSDP2), so are the averages: each process averages its share,
 and files hold the wholes.
@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from ema_pytorch import PostHocEMA
 from torch import Tensor, nn
 
-from visaudio.training.processes import is_share, local, put_together, share_of
+from bi_audio_dataset.schema import UserError
+from visaudio.training.processes import is_share, local, on_first, put_together, share_of
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ class TrackedEma:
         self._collect()
 
     def _collect(self) -> None:
-        """This process's tensors of the network and of each average, in one order."""
-        floats = [name for name, p in self.network.named_parameters() if p.is_floating_point()]
+        """This process's tensors of the network and of each average, in one order. What is frozen was copied
+        with the network.
+        """
         online = dict(self.network.named_parameters())
+        floats = [name for name, p in online.items() if p.is_floating_point() and p.requires_grad]
         self._online = [local(online[name]) for name in floats]
         self._online_buffers = [b for _, b in self.network.named_buffers() if b.is_floating_point()]
         self._averages, self._buffers = [], []
@@ -129,24 +133,18 @@ class TrackedEma:
                 torch._foreach_copy_(buffers, self._online_buffers)
         self._begun = True
 
-    def snapshot(self, main: bool = True) -> None:
-        """Keep the averages as they are now for :meth:`synthesize`. All processes call it, the first
-        (`main`) writes; a file is whole or absent.
+    def snapshot(self, accelerator: Accelerator | None = None) -> None:
+        """Keep the averages as they are now for :meth:`synthesize`. All processes call it, the first one
+        writes; a file is whole or absent. Raises UserError where it cannot be written.
         """
         self._note_step()
         for number, karras in enumerate(self._ema.ema_models):
-            whole = put_together(karras.state_dict(), keep=main)
-            if main:
-                path = self.folder / f"{number}.{self._step}.pt"
-                beside = path.with_suffix(".part")
-                try:
-                    with open(beside, "wb") as file:
-                        torch.save({name: value.float() for name, value in whole.items()}, file)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    os.replace(beside, path)
-                finally:
-                    beside.unlink(missing_ok=True)
+            path = self.folder / f"{number}.{self._step}.pt"
+            if accelerator is None:
+                _write(path, put_together(karras.state_dict()))
+            else:
+                whole = put_together(karras.state_dict(), keep=accelerator.is_main_process)
+                on_first(accelerator, _write, path, whole)
 
     def _note_step(self) -> None:
         for karras in self._ema.ema_models:
@@ -180,3 +178,22 @@ class TrackedEma:
             return {name: value.clone() for name, value in self.averaged.state_dict().items()}
         average = self._ema.synthesize_ema_model(sigma_rel=sigma_rel or self.config.output_sigma_rel)
         return {name: value.clone() for name, value in average.ema_model.state_dict().items()}
+
+
+def _write(path: Path, state: dict[str, Tensor]) -> None:
+    beside = path.with_suffix(".part")
+    try:
+        with open(beside, "wb") as file:
+            torch.save({name: value.float() for name, value in state.items()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        size = sum(value.numel() for value in state.values()) * 4
+        raise UserError(
+            f"average {path} cannot be written ({said}); the checkpoints are as they were. Make room for "
+            f"{size / 1e9:.2g} GB (or set flow.loop.ema.snapshots lower) and run the same command again"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """How the processes that wait for the first one notice that it failed, stopped, or is gone.
 
-While the first process works alone (no collective to fail in), it writes a beat into the run's folder every few
-seconds, and at its end how it ended. The others, on this machine or on others that see the folder, compare what
-they read with what they read before: no clock has to agree with another, and what an earlier run left there
-does not count.
+While the first process works alone (no collective to fail in), it writes a beat into the run's folder every
+few seconds, and at its end how it ended. The others, on this machine or on others that see the folder,
+compare what they read with what they read before: no clock has to agree with another, and what an earlier run
+left there does not count.
 """
 
 import threading
@@ -83,8 +83,8 @@ class FirstProcess:
                 return False
             if now - self._since > GONE_S:
                 raise UserError(
-                    f"the first process has given no sign in {self._path.parent} for {minutes(GONE_S)}: it is "
-                    "gone, or this machine does not see the same folder (output must be shared)"
+                    f"the first process has given no sign in {self._path.parent} for {minutes(GONE_S)}: it "
+                    "is gone, or this machine does not see the same folder (output must be shared)"
                 )
             time.sleep(LOOK_S)
         return True

@@ -186,7 +186,7 @@ def train(
                 progress.say(f"flow: {run.total_steps} steps fit into {config.max_minutes:g} min")
             last = run.step == run.total_steps
             if last or run.step % run.snapshot_every == 0:
-                ema.snapshot(main)
+                ema.snapshot(accelerator)
             if last or run.step % config.log_every == 0:
                 record.flush()
                 loss = processes.mean_over_processes(accelerator, torch.stack(window).mean())

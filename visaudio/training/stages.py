@@ -145,8 +145,8 @@ class Plan:
         return True
 
     def _follow(self, chosen: Iterable[Stage]) -> bool:
-        """What a process other than the first does: join the parallel stages, wait for the rest. It ends where
-        the first one fails or stops.
+        """What a process other than the first does: join the parallel stages, wait for the rest. It ends
+        where the first one fails or stops.
         """
         first = FirstProcess(self.folder)
         for stage in chosen:

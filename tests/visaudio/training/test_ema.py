@@ -1,7 +1,9 @@
 import pytest
 import torch
+from ema_pytorch import PostHocEMA
 from torch import nn
 
+from bi_audio_dataset.schema import UserError
 from visaudio.training.ema import EmaConfig, TrackedEma
 
 
@@ -58,3 +60,38 @@ def test_without_snapshots_the_tracked_average_is_given(tmp_path):
     network.weight.data.fill_(2.0)
     ema.update()
     assert ema.synthesize()["weight"].item() == 2.0
+
+
+def test_the_update_is_the_librarys(tmp_path):
+    """All tensors at once, bit for bit what ema-pytorch does one by one."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
+    theirs = PostHocEMA(
+        network, sigma_rels=(0.05, 0.15), checkpoint_every_num_steps="manual", update_every=1,
+        checkpoint_folder=str(tmp_path / "theirs"),
+    )  # fmt: skip
+    ours = TrackedEma(network, EmaConfig(), tmp_path / "ours")
+    for _ in range(20):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        theirs.update()
+        ours.update()
+    expected, given = theirs.state_dict(), ours.state_dict()
+    assert expected.keys() == given.keys()
+    assert all(torch.equal(expected[name], given[name]) for name in expected)
+
+
+def test_a_full_disk_leaves_no_half_snapshot(tmp_path, monkeypatch):
+    ema = _run(tmp_path, EmaConfig(snapshots=2), steps=4)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert before == ["0.2.pt", "0.4.pt", "1.2.pt", "1.4.pt"]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    ema.update()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"average .*0\.5\.pt cannot be written \(No space left on device\)"):
+        ema.snapshot()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

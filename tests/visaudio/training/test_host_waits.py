@@ -1,8 +1,8 @@
 """Between two logged steps the host never waits for the accelerator.
 
-A whole step is run on the meta device, which stands for an accelerator here: its tensors have no data, so that
-whoever reads one is seen, and copies to it from the host are copies between devices. (Tensors that say they
-lie on a GPU, by FakeTensorMode, cannot go backward where there is none.)
+A whole step is run on the meta device, which stands for an accelerator here: its tensors have no data, so
+that whoever reads one is seen, and copies to it from the host are copies between devices. (Tensors that say
+they lie on a GPU, by FakeTensorMode, cannot go backward where there is none.)
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""FSDP2 over two processes (torchrun, gloo) trains what one process does, and each reads the other's files."""
+"""FSDP2 over two processes (torchrun, gloo) trains what one does, and either reads what the other wrote."""
 
 import json
 
