@@ -78,6 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.measure and not torch.cuda.is_available():
         raise UserError("--measure: torch sees no CUDA device here; run it on a machine with a GPU")
+    commit = tables.commit(HERE)  # of the code that runs: by the end the checkout may be another
     recipe = cost.Recipe(options.steps, options.batch_size)
     presets = {name: get_preset(name) for name in options.presets}
     figures: dict[str, Any] = {"mfu": options.mfu, "recipe": asdict(recipe), "presets": {}, "checks": []}
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
         ]
         figures["device"] = torch.cuda.get_device_name()
     command = tables.shown_command("benchmarks/training_cost.py", arguments)
-    text = f"`{command}` at commit `{tables.commit(HERE)}`, torch {torch.__version__}.\n\n"
+    text = f"`{command}` at commit `{commit}`, torch {torch.__version__}.\n\n"
     text += cost_report.markdown(figures, BATCHES)
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n")

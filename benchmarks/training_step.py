@@ -68,11 +68,12 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    commit = tables.commit(HERE)  # of the code that runs: by the end the checkout may be another
     try:
         figures = [measure(run, options) for run in options.runs]
         given = list(sys.argv[1:] if arguments is None else arguments)
         command = tables.shown_command("benchmarks/training_step.py", given)
-        text = f"`{command}` at commit `{tables.commit(HERE)}`, torch {torch.__version__}.\n\n"
+        text = f"`{command}` at commit `{commit}`, torch {torch.__version__}.\n\n"
         text += markdown(figures)
         if options.output:
             options.output.write_text(json.dumps(figures, indent=1) + "\n")
