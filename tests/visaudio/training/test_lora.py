@@ -13,6 +13,7 @@ from small_mmaudio import SMALL, write_files
 from bi_audio_dataset.schema import UserError
 from visaudio.model.conditions import Conditions
 from visaudio.model.network import DualBranchNetwork
+from visaudio.training.checks import check_config
 from visaudio.training.ema import EmaConfig
 from visaudio.training.flow_stage import FlowStageConfig, export_weights, new_network, train_flow
 from visaudio.training.loop import FlowLoopConfig
@@ -24,6 +25,7 @@ from visaudio.training.lora import (
     target_layers,
     trained_share,
 )
+from visaudio.training.recipe import load_train_config
 from visaudio.training.schedule import ScheduleConfig
 
 pytest.importorskip("peft")
@@ -154,6 +156,11 @@ class Clips(FakeSamples):
         if self.reads_left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().get(index, mirror)
+
+
+def test_that_is_said_before_anything_runs():
+    with pytest.raises(UserError, match="name them by init_from"):
+        check_config(load_train_config(None, ["flow.lora.rank=2"]))
 
 
 def test_a_run_trains_adapters_and_what_the_start_lacked_and_exports_them_merged(tmp_path):
