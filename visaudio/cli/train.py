@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
     from visaudio.config import to_dict
     from visaudio.training.checks import check_dataset, check_flow, check_tools, check_weights
-    from visaudio.training.full_run import plan
+    from visaudio.training.full_run import plan, synthetic_splits
     from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
     from visaudio.training.push import check_wanted
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     check_dataset(config, unfinished)
     names = [stage.name for stage in chosen]
     if "flow" in names:
-        check_flow(config, unfinished)
+        check_flow(config, unfinished, synthetic_splits(config))
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not options.dry_run:
         if "flow" in names:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,11 @@ def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
             check_location(path)
 
 
-def check_flow(config: TrainConfig, unfinished: Iterable[str]) -> None:
+def check_flow(config: TrainConfig, unfinished: Iterable[str], made: Collection[str] = ()) -> None:
     """Raise UserError for what the flow stage would refuse, with as many processes as there are now.
 
-    Apart from check_config, because other stages may run elsewhere: features on three GPUs, say.
+    made: splits of the dataset that this run makes itself. Apart from check_config, because other stages may
+    run elsewhere: features on three GPUs, say.
     """
     loop, world = config.flow.loop, int(os.environ.get("WORLD_SIZE", "1"))
     sharded = world > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -59,7 +60,7 @@ def check_flow(config: TrainConfig, unfinished: Iterable[str]) -> None:
     share = share_of_batch(loop.batch_size, world, loop.accumulation)
     if loop.ot_group:
         Coupling(loop.ot_group, torch.nn.Module()).check(share)
-    if config.flow.export == "best" and "features" in unfinished and not _may_validate(config):
+    if config.flow.export == "best" and "features" in unfinished and not _may_validate(config, made):
         raise UserError("flow.export is 'best', but the data have no validation split to choose by")
 
 
@@ -71,13 +72,10 @@ def check_tools(config: TrainConfig) -> None:
         check_compiler(torch.device("cpu" if cpu else "cuda"), int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _may_validate(config: TrainConfig) -> bool:
+def _may_validate(config: TrainConfig, made: Collection[str]) -> bool:
     """False where it is known that no clip is held out; of a Hub repository it is not known yet."""
     if not config.paths:
-        from bi_audio_dataset.sources.synthetic.source import SyntheticSource
-
-        source = SyntheticSource(config.data.clips, config.data.seed)
-        return any(source.split(name) == "validation" for name in source.recording_ids())
+        return "validation" in made
     return any(_holds_validation(Path(path)) for path in config.paths)
 
 

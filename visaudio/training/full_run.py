@@ -229,6 +229,16 @@ def build_synthetic(folder: Path, clips: int, seed: int, workers: int) -> None:
     build(source, folder, BuildConfig(seed=seed), workers=workers, settings=settings)
 
 
+def synthetic_splits(config: TrainConfig) -> set[str]:
+    """Splits of the BiAudio-Synth set that a run makes; none where it reads datasets that are there."""
+    from bi_audio_dataset.sources.synthetic.source import SyntheticSource
+
+    if config.paths:
+        return set()
+    source = SyntheticSource(config.data.clips, config.data.seed)
+    return {source.split(name) for name in source.recording_ids()}
+
+
 def budget_min(loop: Any) -> float:
     """Minutes that a stage's loop may take, roughly."""
     steps = loop.steps * MIN_PER_STEP

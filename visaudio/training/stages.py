@@ -162,23 +162,27 @@ class Plan:
         where the first one fails or stops.
         """
         first = FirstProcess(self.folder)
-        if check is None or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        if check is None:
             return self._join(chosen, first)
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            return self._join(chosen, first, first.checked)
         self.folder.mkdir(parents=True, exist_ok=True)
         with Heartbeat(self.folder, CHECKING, int(os.environ.get("GROUP_RANK", RANK))) as heart:
             check()
             heart.say(WORKING)
-            return self._join(chosen, first)
+            return self._join(chosen, first, first.checked)
 
-    def _join(self, chosen: Iterable[Stage], first: FirstProcess) -> bool:
+    def _join(
+        self, chosen: Iterable[Stage], first: FirstProcess, checked: Callable[[], bool] | None = None
+    ) -> bool:
         for stage in chosen:
-            if stage.parallel and (stage.always or not self.finished(stage.name)):
-                done = partial(self.finished, stage.name)
-                if not first.wait_until(lambda done=done: first.checked() or done()):
+            done = partial(self.finished, stage.name)
+            if stage.parallel and (stage.always or not done()):
+                if checked and not first.wait_until(lambda done=done: checked() or done()):
                     return False
                 if not stage.run(self.folder / stage.name):
                     return False
-            if not stage.always and not first.wait_until(partial(self.finished, stage.name)):
+            if not stage.always and not first.wait_until(done):
                 return False
         return True
 

@@ -14,7 +14,7 @@ from visaudio.model.network import DualBranchNetwork
 from visaudio.presets import get_preset
 from visaudio.training import checks, heartbeat, trackers
 from visaudio.training.checks import check_config, check_flow, check_weights
-from visaudio.training.full_run import FullRun
+from visaudio.training.full_run import FullRun, synthetic_splits
 from visaudio.training.recipe import TrainConfig, load_train_config
 
 STAGES = ("data", "features", "flow", "export")
@@ -182,7 +182,8 @@ def test_a_folders_rows_say_whether_there_is_a_validation_split(tmp_path):
     pq.write_table(pa.table({"split": ["train", "validation"]}), tmp_path / "data" / "two.parquet")
     check_flow(config, STAGES)
     check_flow(load_train_config(None, ["flow.export=best", "data.path=owner/name"]), STAGES)
-    check_flow(load_train_config(None, ["flow.export=best", "data.clips=10"]), STAGES)
+    ten = load_train_config(None, ["flow.export=best", "data.clips=10"])
+    check_flow(ten, STAGES, synthetic_splits(ten))
 
 
 def test_of_several_processes_the_first_checks_under_its_beat(tmp_path, monkeypatch, capsys):
