@@ -163,7 +163,7 @@ def loop_config(options: argparse.Namespace) -> FlowLoopConfig:
             peak=options.peak, warmup_steps=options.warmup, decay="cosine", decay_start=0.4, final_ratio=0.02
         ),
         dropout=DropoutConfig(visual=0, clip=0, sync=0, spatial=0, text=0, hfov=0),
-        ema=EmaConfig(sigma_rels=(0.05,), output_sigma_rel=0.05, snapshots=1),
+        ema=EmaConfig(sigma_rels=(0.05, 0.15), output_sigma_rel=0.05, snapshots=1),
     )
 
 

@@ -204,8 +204,8 @@ class DualBranchNetwork(nn.Module):
     def let_latents_through(self) -> None:
         """For random weights: make the latents' input projection a mostly linear map of its input.
 
-        Its GatedMLP has neither bias nor residual: near zero it squares what it is given, and a tenth of its
-        output follows the latents' sign (docs/decisions.md). Here unit 0 of the convolution becomes a constant
+        Its GatedMLP has neither bias nor residual: near zero it squares what it is given, and a tenth of
+        its output follows the latents' sign (docs/decisions.md). Here unit 0 of the convolution becomes a constant
         that opens every gate, and each kernel's power moves to its middle tap.
         """
         conv, activation, gated = self.audio_input_proj
