@@ -160,7 +160,7 @@ def loop_config(options: argparse.Namespace) -> FlowLoopConfig:
         checkpoint_minutes=options.checkpoint_minutes,
         keep_checkpoints=1,
         schedule=ScheduleConfig(
-            peak=options.peak, warmup_steps=options.warmup, decay="cosine", decay_start=0.4, final_ratio=0.02
+            peak=options.peak, warmup_steps=options.warmup, decay="cosine", decay_start=0.6, final_ratio=0.02
         ),
         dropout=DropoutConfig(visual=0, clip=0, sync=0, spatial=0, text=0, hfov=0),
         ema=EmaConfig(sigma_rels=(0.05, 0.15), output_sigma_rel=0.05, snapshots=1),
@@ -220,6 +220,7 @@ def report(options: argparse.Namespace, preset: Preset, samples: SmoothClips, co
         raise SystemExit(f"no checkpoint in {options.output / 'checkpoints'}: train first")
     checkpoint = load_checkpoint(found[-1])
     network = new_network(preset.network, samples, None, options.seed)
+    network.audio_input_proj.requires_grad_(not options.keep_input)
     ema = TrackedEma(network, config.ema, options.output / "ema")
     ema.load_state_dict(checkpoint.ema)
     network.load_state_dict(checkpoint.network)
@@ -298,6 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--peak", type=float, default=8e-4, help="learning rate")
+    parser.add_argument(
+        "--keep-input", action="store_true", help="the latents' input projection stays as it was drawn"
+    )
     parser.add_argument("--warmup", type=int, default=30, help="steps until the learning rate is at its peak")
     parser.add_argument("--optimizer", default="adamw")
     parser.add_argument("--t-mean", type=float, default=0.0, help="of the logit-normal times")
@@ -314,6 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = loop_config(options)
     if not options.report:
         network = new_network(preset.network, samples, None, options.seed)
+        network.audio_input_proj.requires_grad_(not options.keep_input)
         grid = Grid(samples, options.t_mean, options.precision == "bf16")
         curve = Curve(network, grid, options.output / "curve.jsonl")
         if not read_curve(curve.path):

@@ -205,8 +205,8 @@ class DualBranchNetwork(nn.Module):
         """For random weights: make the latents' input projection a mostly linear map of its input.
 
         Its GatedMLP has neither bias nor residual: near zero it squares what it is given, and a tenth of
-        its output follows the latents' sign (docs/decisions.md). Here unit 0 of the convolution becomes a constant
-        that opens every gate, and each kernel's power moves to its middle tap.
+        its output changes sign with the latents (docs/decisions.md). Here unit 0 of the convolution becomes
+        a constant that opens every gate, and each kernel's power moves to its middle tap.
         """
         conv, activation, gated = self.audio_input_proj
         for layer in (conv, gated.w1, gated.w3, gated.w2):
@@ -217,7 +217,7 @@ class DualBranchNetwork(nn.Module):
         conv.bias[0] = 1.0
         of_unit = gated.w1.weight[:, 0]  # (inner,) or (inner, K)
         middle = of_unit if of_unit.ndim == 1 else of_unit[:, of_unit.shape[1] // 2]
-        middle.fill_(OPEN_GATE / float(activation(conv.bias[0])))
+        middle.fill_(OPEN_GATE / activation(conv.bias[0]).item())
 
     # --- latent statistics and null conditions ---
 
