@@ -9,6 +9,7 @@ import torch
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
+from visaudio.training.lora import check_lora
 from visaudio.training.recipe import TrainConfig
 
 READS_DATASET = ("data", "codec", "clip", "synchformer", "features")
@@ -22,6 +23,7 @@ def check_config(config: TrainConfig) -> None:
         if not math.isfinite(value):
             raise UserError(f"{key} is {value}, expected a finite number")
     _check_network(config)
+    check_lora(config.flow.lora, config.init_from)
     if config.model.spatial is not None and config.model.spatial.weights is None:
         raise UserError(
             "model.spatial.weights is null, and no stage trains a Perception Encoder: "

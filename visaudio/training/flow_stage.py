@@ -28,7 +28,14 @@ from visaudio.training.ema import TrackedEma
 from visaudio.training.feature_checks import check_features
 from visaudio.training.initial import initialise
 from visaudio.training.loop import FlowLoopConfig, LoopResult, train
-from visaudio.training.lora import LoraConfig, adapters_of, add_adapters, merged_state, trained_share
+from visaudio.training.lora import (
+    LoraConfig,
+    adapters_of,
+    add_adapters,
+    check_lora,
+    merged_state,
+    trained_share,
+)
 from visaudio.training.progress import say
 from visaudio.training.validation import FlowValidation, ValidationConfig
 
@@ -123,10 +130,7 @@ def new_network(
     elif not config.straight_guess:  # which hands the latents to the output itself
         network.let_latents_through()
     if lora is not None and lora.on:
-        if init_from is None:
-            raise UserError(
-                "flow.lora.rank asks for LoRA, which adapts trained weights: name them by init_from"
-            )
+        check_lora(lora, init_from)
         add_adapters(network, lora, new, folder)
     return network
 
@@ -142,10 +146,12 @@ def train_flow(
     clip: ClipEncoder | None = None,
     seed: int = 0,
     init_from: str | None = None,
+    shared_noise: bool = False,
 ) -> LoopResult:
     """Train the network (or go on training it) below ``output``; `export_weights` then gives the result.
 
-    features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound.
+    features, held_out: encoded clips with latents (2, F, d). With ``codec``, validation samples sound, with
+    one x_0 for both ears if ``shared_noise``.
     """
     for encoded in (features, held_out):
         check_features(encoded, sequence, network_config)
@@ -157,7 +163,7 @@ def train_flow(
     if held_out is not None and len(held_out.ids):
         sampler = decoder = None
         if codec is not None:
-            sampler = generate_sampler(codec, sequence, config.validation)
+            sampler = generate_sampler(codec, sequence, config.validation, shared_noise)
             decoder = token_decoder(codec, sequence)
         validation = FlowValidation(
             TokenSamples(held_out, sequence.frames_per_token),
@@ -186,11 +192,15 @@ def token_decoder(codec: Codec, sequence: SequenceConfig):
     return decode
 
 
-def generate_sampler(codec: Codec, sequence: SequenceConfig, config: ValidationConfig):
-    """The validation's sampler: sampling.generate, with the given noise."""
+def generate_sampler(
+    codec: Codec, sequence: SequenceConfig, config: ValidationConfig, shared_noise: bool = False
+):
+    """The validation's sampler: sampling.generate, with the given noise, or the left ear's for both."""
     from visaudio.sampling import generate
 
     def sample(network: nn.Module, conditions: Conditions, noise: Tensor) -> Tensor:
+        if shared_noise:
+            noise = noise[:, :1].expand_as(noise)
         return generate(
             network,
             codec,

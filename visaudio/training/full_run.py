@@ -126,6 +126,7 @@ class FullRun:
             clip=clip,
             seed=self.config.seed,
             init_from=self.config.init_from,
+            shared_noise=self.config.sampling.shared_noise,
         )
         return result.finished
 

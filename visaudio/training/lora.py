@@ -46,6 +46,17 @@ class LoraConfig:
         return self.rank > 0
 
 
+def check_lora(config: LoraConfig, init_from: str | None) -> None:
+    """Raise UserError where adapters are asked for and there is nothing to adapt, or no peft."""
+    if config.on and init_from is None:
+        raise UserError(
+            f"flow.lora.rank={config.rank} asks for LoRA, which adapts trained weights: "
+            "name them by init_from, or set rank=0"
+        )
+    if config.on:
+        _peft()
+
+
 def add_adapters(network: nn.Module, config: LoraConfig, in_full: Collection[str], folder: Path) -> None:
     """Freeze `network`, in place, but for new adapters on its layers and the parameters named in `in_full`.
 

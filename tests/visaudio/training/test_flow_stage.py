@@ -127,3 +127,17 @@ def test_export_of_an_unfinished_run_leaves_it_as_it_was(tmp_path):
 def test_export_without_a_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="train the flow stage first"):
         export_weights(NETWORK, CONFIG, tmp_path)
+
+
+def test_validation_samples_from_one_noise_where_the_model_will(monkeypatch):
+    """Mono copied: both ears start alike, and so come out alike."""
+    from visaudio import sampling
+    from visaudio.training.flow_stage import generate_sampler
+    from visaudio.training.validation import ValidationConfig
+
+    monkeypatch.setattr(sampling, "generate", lambda *_, noise, **__: noise)
+    noise = torch.randn(3, 2, 4, 8)
+    for shared in (False, True):
+        given = generate_sampler(None, SEQUENCE, ValidationConfig(), shared)(None, None, noise)
+        assert torch.equal(given[:, 0], noise[:, 0])
+        assert torch.equal(given[:, 1], noise[:, 0 if shared else 1])

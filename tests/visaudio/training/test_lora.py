@@ -13,6 +13,7 @@ from small_mmaudio import SMALL, write_files
 from bi_audio_dataset.schema import UserError
 from visaudio.model.conditions import Conditions
 from visaudio.model.network import DualBranchNetwork
+from visaudio.training.checks import check_config
 from visaudio.training.ema import EmaConfig
 from visaudio.training.flow_stage import FlowStageConfig, export_weights, new_network, train_flow
 from visaudio.training.loop import FlowLoopConfig
@@ -24,6 +25,7 @@ from visaudio.training.lora import (
     target_layers,
     trained_share,
 )
+from visaudio.training.recipe import load_train_config
 from visaudio.training.schedule import ScheduleConfig
 
 pytest.importorskip("peft")
@@ -156,6 +158,11 @@ class Clips(FakeSamples):
         return super().get(index, mirror)
 
 
+def test_that_is_said_before_anything_runs():
+    with pytest.raises(UserError, match="name them by init_from"):
+        check_config(load_train_config(None, ["flow.lora.rank=2"]))
+
+
 def test_a_run_trains_adapters_and_what_the_start_lacked_and_exports_them_merged(tmp_path):
     network_config, sequence = SMALL.preset.network, SMALL.preset.sequence
     start = str(write_files(tmp_path)["network"])
@@ -186,7 +193,9 @@ def test_a_run_trains_adapters_and_what_the_start_lacked_and_exports_them_merged
     again = tmp_path / "resumed"
     stopped = train_flow(stopping, None, network_config, sequence, config, again, init_from=start)
     assert not stopped.finished and 0 < stopped.step < 4
-    train_flow(clips, None, network_config, sequence, config, again, init_from=start)
+    # goes on in less memory, to the same bits
+    thrifty = replace(config, loop=replace(loop, activation_checkpointing=True))
+    train_flow(clips, None, network_config, sequence, thrifty, again, init_from=start)
     resumed = export_weights(network_config, config, again)
     assert all(torch.equal(resumed[name], weights[name]) for name in weights)
     assert json.loads((output / "lora.json").read_text())["adapted"]

@@ -61,7 +61,7 @@ def no_training(monkeypatch):
     monkeypatch.setattr(full_run.FullRun, "parts", lambda self: (None, None, None))
     monkeypatch.setattr(full_run.FullRun, "network", lambda self: None)
     monkeypatch.setattr(full_run.FullRun, "info", lambda self: hub.ModelInfo())
-    monkeypatch.setattr(hub, "save_pretrained", lambda *a: done.append("saved"))
+    monkeypatch.setattr(hub, "save_pretrained", lambda *a, **k: done.append("saved"))
     monkeypatch.setattr(
         hub, "push_to_hub", lambda folder, *a, **k: done.append((folder.name, a, k)) or "https://hub/commit/1"
     )
