@@ -189,7 +189,7 @@ class FullRun:
             return json.loads(report.read_text())["source"] if report.is_file() else self.config.init_from
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{report} cannot be read ({error}): what the network started from, its licence too, is unknown"
+                f"{report} cannot be read ({error}): what the network started from, its licence too, is lost"
             ) from error
 
     @property

@@ -121,5 +121,5 @@ def test_what_a_run_started_from_outlives_its_configuration(model, files, tmp_pa
     initialise(DualBranchNetwork(model.network), str(files["network"]), tmp_path / "flow")
     assert run.info().licence == "cc-by-nc-4.0" and "started from MMAudio" in run.info().provenance
     (tmp_path / "flow" / "init.json").write_text("{")
-    with pytest.raises(UserError, match="its licence too, is unknown"):
+    with pytest.raises(UserError, match="its licence too, is lost"):
         run.info()
