@@ -115,3 +115,15 @@ def test_the_licence_of_what_entered_is_kept(model, files, tmp_path, monkeypatch
     assert info.datasets == ()
     public = replace(config, data=DataConfig(path="org/BiAudio"))
     assert full_run.FullRun(public).info().datasets == ("org/BiAudio",)
+
+
+def test_what_a_run_started_from_outlives_its_configuration(model, files, tmp_path, monkeypatch):
+    """A later export without init_from must not give MMAudio's weights another licence."""
+    monkeypatch.setattr(full_run.FullRun, "summary", lambda _: {"data": "BiAudio, 3 recordings, seed 0"})
+    run = full_run.FullRun(TrainConfig(output=str(tmp_path), model=model))
+    assert run.info().licence == "apache-2.0"
+    initialise(DualBranchNetwork(model.network), str(files["network"]), tmp_path / "flow")
+    assert run.info().licence == "cc-by-nc-4.0" and "started from MMAudio" in run.info().provenance
+    (tmp_path / "flow" / "init.json").write_text("{")
+    with pytest.raises(UserError, match="its licence too, is lost"):
+        run.info()
