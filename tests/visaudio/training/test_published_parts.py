@@ -90,10 +90,14 @@ def test_another_models_checkpoint_is_one_line(model, files, tmp_path):
     torch.save(mmaudios_names(wide), tmp_path / "wide.pth")
     with pytest.raises(UserError, match="init_from=.*wide.pth: this MMAudio checkpoint does not fit"):
         initialise(network, str(tmp_path / "wide.pth"), tmp_path)
-    with pytest.raises(UserError, match="does not fit the network's config: data_mean: the network has no"):
+    with pytest.raises(UserError, match="init_from=.*codec.*: is no MMAudio network .none of its names"):
         initialise(network, str(files["codec"]), tmp_path)
     with pytest.raises(UserError, match="no weights of MMAudio's network at nowhere.pth"):
         initialise(network, "nowhere.pth", tmp_path)
+    extra = {**mmaudios_names(network), "a": torch.ones(1)}
+    torch.save(extra, tmp_path / "extra.pth")
+    with pytest.raises(UserError, match="does not fit the network's config: a: the network has no a"):
+        initialise(network, str(tmp_path / "extra.pth"), tmp_path)
     assert not (tmp_path / "init.json").exists()
 
 
