@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from visaudio.config import to_dict
-    from visaudio.training.checks import check_dataset, check_weights
+    from visaudio.training.checks import check_dataset, check_flow, check_tools, check_weights
     from visaudio.training.full_run import plan
     from visaudio.training.memory import keep_freed_memory
     from visaudio.training.progress import say
@@ -88,10 +89,16 @@ def run(options: argparse.Namespace) -> int:
     stages.check(chosen, options.adopt)
     unfinished = [stage.name for stage in chosen if not stages.finished(stage.name)]
     check_dataset(config, unfinished)
+    names = [stage.name for stage in chosen]
+    if "flow" in names:
+        check_flow(config, unfinished)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not options.dry_run:
-        check_wanted(config.hub, [stage.name for stage in chosen])
-    if not options.dry_run and int(os.environ.get("LOCAL_RANK", "0")) == 0:  # once on each machine
-        check_weights(config, unfinished)
+        if "flow" in names:
+            check_tools(config)
+        check_wanted(config.hub, names)
+        if not several:  # else once on each machine, while the others are told to wait
+            check_weights(config, unfinished)
     set_threads(config.threads)
     first = int(os.environ.get("RANK", "0")) == 0
     if not options.dry_run:
@@ -113,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         stages.show(chosen)
     if options.dry_run:
         return 0
-    if not stages.execute(chosen):
+    if not stages.execute(chosen, partial(check_weights, config, unfinished) if several else None):
         return 130
     if first and chosen[-1].name == "export":
         say(f"done: python sample.py --video x.mp4 --variant {config.folder / 'model'}")

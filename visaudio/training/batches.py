@@ -163,6 +163,16 @@ class Positions:
         return epoch, int(self._order[offset])
 
 
+def share_of_batch(batch_size: int, world: int, accumulation: int) -> int:
+    """Samples that one process takes at a time. Raises UserError where they do not come out even."""
+    if batch_size % (world * accumulation):
+        raise UserError(
+            f"batch_size {batch_size} does not divide by {world} processes x "
+            f"{accumulation} accumulation rounds"
+        )
+    return batch_size // (world * accumulation)
+
+
 class BatchStream:
     """Batches of consecutive positions, for one process.
 
@@ -191,16 +201,11 @@ class BatchStream:
         pin: bool = False,
         coupling: Coupling | None = None,
     ):
-        if batch_size % (world * accumulation):
-            raise UserError(
-                f"batch_size {batch_size} does not divide by {world} processes x "
-                f"{accumulation} accumulation rounds"
-            )
         self.samples, self.seed, self.batch_size = samples, seed, batch_size
         self.dropout, self.mirror_probability = dropout, mirror_probability
         self.t_mean, self.t_scale = t_mean, t_scale
         self.rank, self.world, self.accumulation = rank, world, accumulation
-        self.share = batch_size // (world * accumulation)
+        self.share = share_of_batch(batch_size, world, accumulation)
         self.coupling = coupling
         if coupling is not None:
             coupling.check(self.share)

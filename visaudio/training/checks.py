@@ -1,16 +1,23 @@
 """What a configuration can be refused for before anything runs, instead of hours later."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
-from visaudio.training.lora import check_lora
+from visaudio.training.batches import share_of_batch
+from visaudio.training.block_wrappers import check_compiler
+from visaudio.training.coupling import Coupling
+from visaudio.training.lora import check_lora, target_layers
+from visaudio.training.optimizer import check_optimizer
 from visaudio.training.recipe import TrainConfig
+from visaudio.training.trackers import check_trackers
 
 READS_DATASET = ("data", "codec", "clip", "synchformer", "features")
 
@@ -24,6 +31,7 @@ def check_config(config: TrainConfig) -> None:
             raise UserError(f"{key} is {value}, expected a finite number")
     _check_network(config)
     check_lora(config.flow.lora, config.init_from)
+    _check_targets(config)
     if config.model.spatial is not None and config.model.spatial.weights is None:
         raise UserError(
             "model.spatial.weights is null, and no stage trains a Perception Encoder: "
@@ -38,6 +46,65 @@ def check_dataset(config: TrainConfig, unfinished: Iterable[str]) -> None:
 
         for path in config.paths:
             check_location(path)
+
+
+def check_flow(config: TrainConfig, unfinished: Iterable[str]) -> None:
+    """Raise UserError for what the flow stage would refuse, with as many processes as there are now.
+
+    Apart from check_config, because other stages may run elsewhere: features on three GPUs, say.
+    """
+    loop, world = config.flow.loop, int(os.environ.get("WORLD_SIZE", "1"))
+    sharded = world > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    check_optimizer(loop.optimizer, sharded)
+    share = share_of_batch(loop.batch_size, world, loop.accumulation)
+    if loop.ot_group:
+        Coupling(loop.ot_group, torch.nn.Module()).check(share)
+    if config.flow.export == "best" and "features" in unfinished and not _may_validate(config):
+        raise UserError("flow.export is 'best', but the data have no validation split to choose by")
+
+
+def check_tools(config: TrainConfig) -> None:
+    """Raise UserError where this machine lacks what the flow stage needs: trackers, a compiler."""
+    check_trackers(config.flow.loop.trackers)
+    if config.flow.loop.compile:
+        cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.cuda.is_available()
+        check_compiler(torch.device("cpu" if cpu else "cuda"), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _may_validate(config: TrainConfig) -> bool:
+    """False where it is known that no clip is held out; of a Hub repository it is not known yet."""
+    if not config.paths:
+        from bi_audio_dataset.sources.synthetic.source import SyntheticSource
+
+        source = SyntheticSource(config.data.clips, config.data.seed)
+        return any(source.split(name) == "validation" for name in source.recording_ids())
+    return any(_holds_validation(Path(path)) for path in config.paths)
+
+
+def _holds_validation(folder: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    from visaudio.data.dataset import local_files
+
+    files = local_files(folder, "default")
+    if files is None:
+        return True
+    try:
+        known = [file for file in files if "split" in pq.read_schema(file).names]
+        found = [pq.read_table(file, columns=["split"])[0].unique().to_pylist() for file in known]
+    except (OSError, ValueError):  # a file that cannot be read: the stage that reads it says which
+        return True
+    return len(known) < len(files) or any("validation" in splits for splits in found)
+
+
+def _check_targets(config: TrainConfig) -> None:
+    """That each of LoRA's targets calls a layer; what is trained in full is known once weights are read."""
+    from visaudio.model.network import DualBranchNetwork
+
+    if config.flow.lora.on:
+        with torch.device("meta"):
+            network = DualBranchNetwork(config.model.network)
+        target_layers(network, config.flow.lora.targets, ())
 
 
 def check_weights(config: TrainConfig, unfinished: Iterable[str]) -> None:

@@ -58,7 +58,10 @@ class FullRun:
 
     @property
     def device(self) -> str:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        """This process's own, as Accelerate will choose it; plain "cuda" would be the first one for all."""
+        if not torch.cuda.is_available():
+            return "cpu"
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
     # --- the stages ---
 

@@ -114,8 +114,7 @@ def train(
     """
     check_trackers(config.trackers)
     accelerator = processes.start("bf16" if use_bf16(config.precision) else "no", config.accumulation)
-    if accelerator.is_fsdp2 and config.optimizer == "muon":
-        raise UserError("muon needs whole matrices, which FSDP2 shares out: set flow.loop.optimizer=adamw")
+    check_optimizer(config.optimizer, accelerator.is_fsdp2)
     if config.compile:
         check_compiler(accelerator.device, accelerator.local_process_index)
     main, folder = accelerator.is_main_process, Path(folder)

@@ -71,10 +71,12 @@ def hidden_matrices(module: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def check_optimizer(kind: str) -> None:
-    """UserError for an unknown kind."""
+def check_optimizer(kind: str, shared_out: bool = False) -> None:
+    """UserError for an unknown kind, and for one that cannot work on weights that are shared out (FSDP2)."""
     if kind not in OPTIMIZERS:
         raise UserError(f"optimizer is '{kind}', expected one of {', '.join(OPTIMIZERS)}")
+    if shared_out and kind == "muon":
+        raise UserError("muon needs whole matrices, which FSDP2 shares out: set flow.loop.optimizer=adamw")
 
 
 def make_optimizer(

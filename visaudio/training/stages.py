@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset.schema import UserError
-from visaudio.training.heartbeat import FirstProcess, Heartbeat
+from visaudio.training.heartbeat import CHECKING, WORKING, FirstProcess, Heartbeat
 from visaudio.training.progress import minutes, say
 
 RANK = int(os.environ.get("RANK", "0"))  # set by torchrun and accelerate launch
@@ -119,12 +119,25 @@ class Plan:
             say(f"  {stage.name:<12} {state:<14} {stage.title}")
         say(f"  in all about {minutes(60 * total)} on two CPU cores; Ctrl-C stops, the same command goes on")
 
-    def execute(self, chosen: Iterable[Stage]) -> bool:
-        """Run what is not finished. False where a stage was stopped before its end."""
+    def execute(self, chosen: Iterable[Stage], check: Callable[[], None] | None = None) -> bool:
+        """Run what is not finished. False where a stage was stopped before its end.
+
+        check: done before, by the first process of each machine, while the others wait however long it
+        takes; where it raises on one, all end.
+        """
         if RANK > 0:
-            return self._follow(chosen)
+            return self._follow(chosen, check)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with Heartbeat(self.folder) as heart:
+        machines = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if check else 1  # torchrun's
+        others = [FirstProcess(self.folder, machine) for machine in range(1, machines)]
+        with Heartbeat(self.folder, CHECKING if check else WORKING) as heart:
+            if check:
+                check()
+            for machine, other in enumerate(others, 1):
+                if not other.wait_until(other.checked):
+                    raise UserError(f"machine {machine} of {machines} has failed; what it printed says why")
+            if check:
+                heart.say(WORKING)
             finished = self._lead(chosen)
             heart.say("done" if finished else "stopped")
         return finished
@@ -144,13 +157,25 @@ class Plan:
                 return False
         return True
 
-    def _follow(self, chosen: Iterable[Stage]) -> bool:
+    def _follow(self, chosen: Iterable[Stage], check: Callable[[], None] | None = None) -> bool:
         """What a process other than the first does: join the parallel stages, wait for the rest. It ends
         where the first one fails or stops.
         """
         first = FirstProcess(self.folder)
+        if check is None or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            return self._join(chosen, first)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with Heartbeat(self.folder, CHECKING, int(os.environ.get("GROUP_RANK", RANK))) as heart:
+            check()
+            heart.say(WORKING)
+            return self._join(chosen, first)
+
+    def _join(self, chosen: Iterable[Stage], first: FirstProcess) -> bool:
         for stage in chosen:
             if stage.parallel and (stage.always or not self.finished(stage.name)):
+                done = partial(self.finished, stage.name)
+                if not first.wait_until(lambda done=done: first.checked() or done()):
+                    return False
                 if not stage.run(self.folder / stage.name):
                     return False
             if not stage.always and not first.wait_until(partial(self.finished, stage.name)):

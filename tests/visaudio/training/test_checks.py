@@ -12,7 +12,9 @@ from visaudio.encoders.clip import ClipEncoder
 from visaudio.encoders.perception import PerceptionConfig, PerceptionEncoder
 from visaudio.model.network import DualBranchNetwork
 from visaudio.presets import get_preset
-from visaudio.training.checks import check_config, check_weights
+from visaudio.training import checks, heartbeat, trackers
+from visaudio.training.checks import check_config, check_flow, check_weights
+from visaudio.training.full_run import FullRun
 from visaudio.training.recipe import TrainConfig, load_train_config
 
 STAGES = ("data", "features", "flow", "export")
@@ -117,3 +119,92 @@ def test_tiny_needs_none(tmp_path):
     config = load_train_config(None, [f"output={tmp_path}"])
     assert config.model == get_preset("tiny")
     check_weights(config, STAGES)
+
+
+FSDP = {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["flow.loop.trackers=[tensorbored]"], {}, "trackers: 'tensorbored' is unknown"),
+        ([], FSDP, "muon needs whole matrices, which FSDP2 shares out: set flow.loop.optimizer=adamw"),
+        ([], {"WORLD_SIZE": "3"}, "batch_size 32 does not divide by 3 processes x 1 accumulation rounds"),
+        (["flow.loop.accumulation=5"], {}, "does not divide by 1 processes x 5 accumulation rounds"),
+        (["flow.loop.ot_group=5"], {}, "takes 32 clips at a time, which do not divide into groups of ot_gro"),
+        (["flow.loop.ot_group=32"], {"WORLD_SIZE": "2"}, "each process takes 16 clips at a time"),
+        (["flow.export=best", "data.clips=9"], {}, "the data have no validation split to choose by"),
+        (["flow.lora.rank=2", "flow.lora.targets=[qvk]", "init_from=x.pth"], {}, "no layer is called qvk"),
+    ],
+)
+def test_what_the_flow_stage_refuses_is_refused_at_once(
+    arguments, environment, message, tmp_path, monkeypatch, capsys
+):
+    if any("lora" in argument for argument in arguments):
+        pytest.importorskip("peft")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert train.main([f"output={tmp_path / 'run'}", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("error: ") and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_compiler_is_known_at_once(tmp_path, monkeypatch, capsys):
+    def finds_none():
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", finds_none)
+    assert train.main([f"output={tmp_path / 'run'}", "flow.loop.compile=true"]) == 2
+    assert "compile=true needs a C++ compiler" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_stages_do_not_ask_for_what_flow_needs(tmp_path, monkeypatch):
+    """Features on three processes, or on a machine without the tracker."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(FullRun, "data", lambda *_: True)
+    assert train.main([f"output={tmp_path / 'run'}", "--stages", "data"]) == 0
+
+
+def test_a_folders_rows_say_whether_there_is_a_validation_split(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    config = load_train_config(None, ["flow.export=best", f"data.path={tmp_path}"])
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"split": ["train", "test"]}), tmp_path / "data" / "one.parquet")
+    with pytest.raises(UserError, match="no validation split"):
+        check_flow(config, STAGES)
+    check_flow(config, ("flow",))  # the features are there and say it themselves
+    pq.write_table(pa.table({"split": ["train", "validation"]}), tmp_path / "data" / "two.parquet")
+    check_flow(config, STAGES)
+    check_flow(load_train_config(None, ["flow.export=best", "data.path=owner/name"]), STAGES)
+    check_flow(load_train_config(None, ["flow.export=best", "data.clips=10"]), STAGES)
+
+
+def test_of_several_processes_the_first_checks_under_its_beat(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+
+    def lost(*_):
+        assert (folder / heartbeat.NAME).read_text().split()[-1] == "checking"
+        raise UserError("no such weights")
+
+    monkeypatch.setattr(checks, "check_weights", lost)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train.main([f"output={folder}"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: no such weights"
+    assert (folder / heartbeat.NAME).read_text().split()[-1] == "failed"
+    assert not (folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "device"), [(4, "2", "cuda:2"), (1, "3", "cuda:0"), (0, "1", "cpu")]
+)
+def test_each_process_has_its_own_gpu(tmp_path, monkeypatch, gpus, rank, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert FullRun(TrainConfig(output=str(tmp_path))).device == device

@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,99 @@ def test_the_others_end_where_the_first_process_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat, "LOOK_S", 0.02)
     with pytest.raises(UserError, match="no sign in .* this machine does not see the same folder"):
         heartbeat.FirstProcess(tmp_path / "another machine's").wait_until(lambda: False)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Beats every 0.05 s, and who gives none for 0.6 s is gone."""
+    for name, value in {"EVERY_S": 0.05, "LOOK_S": 0.02, "GONE_S": 0.6}.items():
+        monkeypatch.setattr(heartbeat, name, value)
+
+
+def _shared(folder, log, who):
+    def run(path):
+        log.append(who)
+        return True
+
+    return Plan(folder, [Stage("features", "features", run, {}, 1.0, parallel=True)])
+
+
+def _beside(work, *arguments):
+    """Another process's work, in a thread; what came of it is appended to the list, an error too."""
+    came = []
+
+    def follow():
+        try:
+            came.append(work(*arguments))
+        except UserError as error:
+            came.append(error)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    time.sleep(0.1)  # by now it has read what an earlier run left
+    return thread, came
+
+
+@pytest.mark.parametrize("local_rank", ["1", "0"])  # of the same machine, and the first of another one
+def test_the_others_wait_for_a_long_check_and_only_then_begin(tmp_path, monkeypatch, quick, local_rank):
+    log = []
+
+    def check():
+        time.sleep(3 * heartbeat.GONE_S)
+        log.append("checked")
+
+    for name, value in {"LOCAL_RANK": local_rank, "GROUP_RANK": str(1 - int(local_rank))}.items():
+        monkeypatch.setenv(name, value)
+    other = _shared(tmp_path, log, "other")
+    thread, came = _beside(other._follow, other.select(None), lambda: log.append("other's check"))
+    first = _shared(tmp_path, log, "first")
+    assert first.execute(first.select(None), check)
+    thread.join()
+    assert came == [True] and log.index("checked") < min(log.index("first"), log.index("other"))
+    assert ("other's check" in log) == (local_rank == "0")
+
+
+def test_a_check_that_fails_ends_the_others(tmp_path, monkeypatch, quick):
+    def check():
+        time.sleep(2 * heartbeat.GONE_S)
+        raise UserError("no weights")
+
+    log = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    other = _shared(tmp_path, log, "other")
+    thread, came = _beside(other._follow, other.select(None), check)
+    first = _shared(tmp_path, log, "first")
+    with pytest.raises(UserError, match="no weights"):
+        first.execute(first.select(None), check)
+    thread.join()
+    assert came == [False] and log == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_waits_for_the_checks_of_other_machines(tmp_path, monkeypatch, quick, fails):
+    log = []
+
+    def check():
+        time.sleep(2 * heartbeat.GONE_S)
+        log.append("other's check")
+        if fails:
+            raise UserError("no network there")
+
+    for name, value in {"LOCAL_RANK": "0", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    first, other = _shared(tmp_path, log, "first"), _shared(tmp_path, log, "other")
+    thread, came = _beside(first.execute, first.select(None), lambda: None)
+    if fails:
+        with pytest.raises(UserError, match="no network there"):
+            other._follow(other.select(None), check)
+    else:
+        assert other._follow(other.select(None), check)
+    thread.join()
+    if fails:
+        assert str(came[0]) == "machine 1 of 2 has failed; what it printed says why"
+        assert log == ["other's check"]
+    else:
+        assert came == [True] and log[0] == "other's check" and sorted(log[1:]) == ["first", "other"]
 
 
 WAITS = """
