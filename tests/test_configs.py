@@ -176,3 +176,21 @@ def test_fsdp2_reaches_the_program_as_version_2(monkeypatch):
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
     assert not plugin.cpu_ram_efficient_loading and not plugin.activation_checkpointing
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "large"])
+def test_paper_scale_trains_by_mmaudios_recipe(name):
+    """DESIGN section 1: none of what the tiny preset found better for itself is inherited."""
+    loop = load_train_config(Path(__file__).parents[1] / "configs" / f"{name}.yaml").flow.loop
+    assert (loop.optimizer, loop.betas, loop.weight_decay, loop.clip_norm) == (
+        "adamw",
+        (0.9, 0.95),
+        1e-6,
+        1.0,
+    )
+    assert (loop.t_mean, loop.t_scale, loop.batch_size, loop.steps) == (0.0, 1.0, 512, 300000)
+    assert loop.schedule.peak == 1e-4 and loop.schedule.warmup_steps == 1000
+    steps = [int(share * loop.steps) for share in loop.schedule.milestones]
+    assert (loop.schedule.decay, loop.schedule.step_factor, steps) == ("step", 0.1, [240000, 270000])
+    assert {loop.dropout.visual, loop.dropout.clip, loop.dropout.sync, loop.dropout.text} == {0.1}
+    assert loop.ema.sigma_rels == (0.05, 0.1)

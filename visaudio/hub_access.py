@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def _reason(error: Exception, writing: bool) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"there is no such Hub repository, or it is private: {LOG_IN}"
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"not in the local cache, and the Hub cannot be reached ({_unreachable(error)})"
+        return _not_to_be_had(_unreachable(error))
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository holds no such file ({redacted(str(error))})"
     if status in (401, 403):
@@ -74,6 +76,13 @@ def _reason(error: Exception, writing: bool) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full"
     return f"{type(error).__name__}: {redacted(str(error))}"
+
+
+def _not_to_be_had(reason: str) -> str:
+    return (
+        f"not in the local cache, and the Hub cannot be reached ({reason}); a cache (HF_HOME) from a machine "
+        "with a network serves too, with HF_HUB_OFFLINE=1"
+    )
 
 
 def _unreachable(error: BaseException) -> str:
@@ -101,14 +110,56 @@ def fetch_file(
 
     Its folder is the snapshot of one commit: see `commit_of`. Raises UserError where it cannot be had.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    with asking(what):
+    with asking(what), _retries_unsaid():
+        cached = try_to_load_from_cache(repository, path, cache_dir=cache_dir, revision=revision)
+        if not (isinstance(cached, str) or local_files_only or constants.HF_HUB_OFFLINE):
+            _knock(repository, path, revision, what)
         return Path(
             hf_hub_download(
                 repository, path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
             )
         )
+
+
+def _knock(repository: str, path: str, revision: str | None, what: str) -> None:
+    """UserError where no connection to the Hub comes about in two tries, a second apart.
+
+    hf_hub_download alone would try for half a minute, for each file anew. All other errors are left to it:
+    behind a connection that stands, its patience is right.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for is_last in (False, True):
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, path, revision=revision))
+            return
+        except Exception as error:
+            # by name: httpx and requests call them so, and huggingface_hub has had both
+            names = {kind.__name__ for kind in type(error).__mro__}
+            if not names & {"ConnectError", "ConnectTimeout", "ConnectionError"}:
+                return
+            if is_last:
+                reason = redacted(str(error)) or type(error).__name__
+                raise UserError(f"{what}: {_not_to_be_had(reason)}") from error
+        time.sleep(1)
+
+
+@contextlib.contextmanager
+def _retries_unsaid() -> Iterator[None]:
+    """huggingface_hub's lines on each retry are held back: the error that ends them says it all.
+
+    Whoever set HF_HUB_VERBOSITY to info or debug still gets them.
+    """
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    if level == logging.WARNING:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def commit_of(cached: Path, path: str) -> str:

@@ -10,7 +10,10 @@ A source is a path, or "owner/name:path/in/the/repository", with "@revision" aft
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
+import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,11 +79,15 @@ def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a newer pickle protocol, twice, before it is refused
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: cannot be read as weights of {what}: {_refusal(path, error)}") from error
     except FileNotFoundError:
         raise UserError(f"no weights of {what} at {path}") from None
     except Exception as error:  # torch.load and safetensors raise whatever the damaged file makes them raise
-        reason = " ".join(str(error).split())[:160]
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(
             f"{path}: cannot be read as weights of {what} ({reason}): "
             "is it damaged, cut short, or no file of tensors?"
@@ -88,6 +95,17 @@ def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise UserError(f"{path}: holds a {type(found).__name__}, expected the tensors of {what} by name")
     return dict(found)
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    """Why torch's reader of tensors stopped; its own words advise to run the code."""
+    # it stops at the first thing it does not know: in pickles of protocol 4 and 5 before anything is named
+    verb = "holds" if "GLOBAL" in str(error) else "may hold"
+    with open(path, "rb") as handle:
+        is_pickle = handle.read(2).startswith((b"PK", pickle.PROTO))  # in a zip, or bare
+    if verb == "may hold" and not is_pickle:
+        return "it is no file of torch.save; is it damaged, or another kind of file?"
+    return f"it {verb} more than tensors (code that loading would run): refused; convert it to safetensors"
 
 
 def read_state(source: str | Path, what: str = "a model") -> dict[str, Tensor]:

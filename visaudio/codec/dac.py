@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
-from visaudio import weight_files
+from visaudio import hub_access, weight_files
 from visaudio.codec.base import Codec, pad_to_frames, trim
 from visaudio.codec.pca import Pca, StreamingCovariance
+
+OWN = "give a folder of transformers' or Descript's .pth that you have"
 
 
 @dataclass(frozen=True)
@@ -185,16 +188,15 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
         return _load_descript(config)
     from transformers import DacModel
 
+    folder = _fetch(config.weights) if hub_access.on_hub(config.weights) else Path(config.weights)
+    if not folder.is_dir():
+        raise UserError(f"cannot load a DAC from {config.weights!r} (there is no such folder): {OWN}")
     try:
-        model, loading = DacModel.from_pretrained(
-            config.weights, use_safetensors=True, output_loading_info=True
-        )
+        how = {"use_safetensors": True, "output_loading_info": True, "local_files_only": True}
+        model, loading = DacModel.from_pretrained(folder, **how)
     except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"cannot load a DAC from {config.weights!r} ({reason}): give a folder of transformers' or "
-            "Descript's .pth that you have"
-        ) from error
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        raise UserError(f"cannot load a DAC from {config.weights!r} ({reason}): {OWN}") from error
     # transformers would go on with random weights in their place
     if missing := sorted(map(str, loading["missing_keys"])):
         raise UserError(
@@ -212,6 +214,17 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
         codebook_dim=loaded.codebook_dim,
     )
     return sizes, model
+
+
+def _fetch(repository: str) -> Path:
+    """The folder of a Hub repository's DAC: both files, of one commit."""
+    try:
+        sizes = hub_access.fetch_file(repository, "config.json", what="config.json")
+        commit = hub_access.commit_of(sizes, "config.json")
+        hub_access.fetch_file(repository, "model.safetensors", commit, what="model.safetensors")
+    except UserError as error:
+        raise UserError(f"cannot load a DAC from {repository!r}: {error}; or {OWN}") from error
+    return sizes.parent
 
 
 def _load_descript(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:

@@ -34,6 +34,9 @@ from visaudio.model.spacetime import SpacetimeModule
 from visaudio.model.timing import interpolate_at, kept, sync_track_index, token_positions
 from visaudio.sequence import SequenceConfig
 
+OPEN_GATE = 2.0  # before its SiLU: there its slope is near one
+SIDE_TAPS = 0.2  # of their size as drawn
+
 
 @kept
 def nearest_index(source: int, target: int) -> Tensor:
@@ -196,6 +199,25 @@ class DualBranchNetwork(nn.Module):
             self.branches[1].load_state_dict(self.branches[0].state_dict())
             if self.condition_guess is not None:
                 self.condition_guess.start_alike()
+
+    @torch.no_grad()
+    def let_latents_through(self) -> None:
+        """For random weights: make the latents' input projection a mostly linear map of its input.
+
+        Its GatedMLP has neither bias nor residual: near zero it squares what it is given, and a tenth of
+        its output changes sign with the latents (docs/decisions.md). Here unit 0 of the convolution becomes
+        a constant that opens every gate, and each kernel's power moves to its middle tap.
+        """
+        conv, activation, gated = self.audio_input_proj
+        for layer in (conv, gated.w1, gated.w3, gated.w2):
+            if layer.weight.ndim == 3:
+                _towards_middle(layer.weight)
+        for weight in (conv.weight[:1], gated.w1.weight[:, 0], gated.w3.weight[:, 0]):
+            nn.init.zeros_(weight)
+        conv.bias[0] = 1.0
+        of_unit = gated.w1.weight[:, 0]  # (inner,) or (inner, K)
+        middle = of_unit if of_unit.ndim == 1 else of_unit[:, of_unit.shape[1] // 2]
+        middle.fill_(OPEN_GATE / activation(conv.bias[0]).item())
 
     # --- latent statistics and null conditions ---
 
@@ -398,6 +420,14 @@ class DualBranchNetwork(nn.Module):
             if self.config.inter_ear_attention:
                 ears = self.inter_ear[i](ears, rot)
         return rearrange(torch.stack(ears, dim=1), "b e n d -> (b e) n d")
+
+
+def _towards_middle(kernels: Tensor) -> None:
+    """(out, in, K), in place: taps beside the middle shrink, the middle one grows, expected power kept."""
+    taps = kernels.shape[-1]
+    middle = kernels[..., taps // 2].clone()
+    kernels.mul_(SIDE_TAPS)
+    kernels[..., taps // 2] = middle * (taps - (taps - 1) * SIDE_TAPS**2) ** 0.5
 
 
 def _scale_ears(tokens: Tensor, middle: Tensor, side: Tensor) -> Tensor:

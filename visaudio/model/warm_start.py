@@ -52,8 +52,10 @@ def our_names(name: str, num_branches: int = 2) -> tuple[str, ...]:
 
 @torch.no_grad()
 def load_mmaudio_state_dict(network: DualBranchNetwork, state_dict: Mapping[str, Tensor]) -> WarmStartReport:
-    """Copy an MMAudio state dict into `network`; raises ValueError where the widths do not fit."""
+    """Copy an MMAudio state dict into `network`; raises ValueError for other widths, or another model."""
     ours = network.state_dict()
+    if not any(name in NOT_WEIGHTS or ours.keys() & set(our_names(name)) for name in state_dict):
+        raise ValueError("is no MMAudio network (none of its names is MMAudio's)")
     loaded, duplicated, ignored, wrong = [], [], [], []
     for name, value in state_dict.items():
         if name in NOT_WEIGHTS:

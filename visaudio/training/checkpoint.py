@@ -43,9 +43,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path
             shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir()
         _write(temporary, checkpoint)
+        aside = folder / f".{final.name}.old"
         if final.exists():
-            shutil.rmtree(final)
+            os.replace(final, aside)
         os.replace(temporary, final)
+        shutil.rmtree(aside, ignore_errors=True)
         _sync(folder)
     except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError of torch
         shutil.rmtree(temporary, ignore_errors=True)

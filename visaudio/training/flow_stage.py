@@ -127,6 +127,8 @@ def new_network(
     new: tuple[str, ...] = ()
     if init_from is not None:
         new = initialise(network, init_from, folder).new
+    elif not config.straight_guess:  # which hands the latents to the output itself
+        network.let_latents_through()
     if lora is not None and lora.on:
         check_lora(lora, init_from)
         add_adapters(network, lora, new, folder)

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
+from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
 from visaudio.hub_access import on_hub
 from visaudio.licences import combined
 from visaudio.model import warm_start
+from visaudio.model.network import DualBranchNetwork
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
+from visaudio.training.initial import REPORT
 from visaudio.training.parts import load_parts, load_spatial, load_weights, published, shown, trained
 from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
@@ -33,7 +36,8 @@ LIMITS = (
 BUILD_MIN_PER_CLIP = 0.025
 FEATURES_MIN_PER_CLIP = 0.011
 DECODE_MIN_PER_CLIP = 0.002
-MIN_PER_STEP = 0.015
+MIN_PER_STEP = 0.015  # of 32 clips, tiny
+TINY_PRODUCTS = 32 * 6.7e6 * 173  # clips x parameters x tokens of such a step
 
 
 class FullRun:
@@ -167,11 +171,12 @@ class FullRun:
         from visaudio.hub import ModelInfo
 
         entered = [f"{part} from {shown(self.config.model, part)}" for part in published(self.config.model)]
-        if self.config.init_from is not None:
-            entered.append(f"network started from MMAudio ({Path(self.config.init_from).name})")
+        start = self.started_from()
+        if start is not None:
+            entered.append(f"network started from MMAudio ({Path(start).name})")
         synthetic = all(name.startswith("BiAudio-Synth") for name in self.summary()["data"].split("; "))
         entered_licences = [self.config.export.licence] if self.config.export.licence else []
-        entered_licences += [warm_start.LICENCE] if self.config.init_from is not None else []
+        entered_licences += [warm_start.LICENCE] if start is not None else []
         return ModelInfo(
             licence=combined([ModelInfo.licence, *entered_licences]),
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
@@ -179,6 +184,16 @@ class FullRun:
             training=self.summary(),
             datasets=tuple(path for path in self.config.paths or (self.dataset,) if on_hub(path)),
         )
+
+    def started_from(self) -> str | None:
+        """What the network started from: the flow stage's own record counts, whatever is configured now."""
+        report = self.root / "flow" / REPORT
+        try:
+            return json.loads(report.read_text())["source"] if report.is_file() else self.config.init_from
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{report} cannot be read ({error}): what the network started from, its licence too, is lost"
+            ) from error
 
     @property
     def model_folder(self) -> Path:
@@ -209,8 +224,6 @@ class FullRun:
 
     def network(self) -> torch.nn.Module:
         """The network with its averaged weights."""
-        from visaudio.model.network import DualBranchNetwork
-
         network = DualBranchNetwork(self.config.model.network)
         network.load_state_dict(
             export_weights(self.config.model.network, self.config.flow, self.root / "flow")
@@ -243,6 +256,17 @@ def budget_min(loop: Any) -> float:
     """Minutes that a stage's loop may take, roughly."""
     steps = loop.steps * MIN_PER_STEP
     return min(loop.max_minutes, steps) if loop.max_minutes > 0 else steps
+
+
+def flow_min(config: TrainConfig) -> float:
+    """Minutes of the flow stage, by the operations of a step beside the tiny preset's."""
+    loop = config.flow.loop
+    if loop.max_minutes > 0:
+        return loop.max_minutes
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in DualBranchNetwork(config.model.network).parameters())
+    products = loop.batch_size * parameters * config.model.sequence.num_tokens
+    return loop.steps * MIN_PER_STEP * products / TINY_PRODUCTS
 
 
 def plan(config: TrainConfig) -> Plan:
@@ -308,7 +332,7 @@ def plan(config: TrainConfig) -> Plan:
                     **({"init_from": config.init_from} if config.init_from else {}),
                     **({"weights": weights} if weights else {}),
                 },
-                budget_min(config.flow.loop),
+                flow_min(config),
                 ("features",),
                 always=True,
                 parallel=True,

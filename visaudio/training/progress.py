@@ -7,10 +7,12 @@ from tqdm import tqdm
 
 
 def minutes(seconds: float) -> str:
-    """'45 s', '12 min', '3 h 05 min'."""
+    """'45 s', '12 min', '3 h 05 min', '12 days', '40 years'."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    whole = round(seconds / 60)
+    whole, days = round(seconds / 60), round(seconds / 86400)
+    if days >= 5:
+        return f"{days} days" if days < 730 else f"{round(days / 365)} years"
     return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60:02d} min"
 
 

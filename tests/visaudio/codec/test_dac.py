@@ -246,6 +246,24 @@ def test_full_size_names_and_shapes():
     assert sum(p.numel() for p in ours.parameters()) == pytest.approx(76.6e6, rel=0.005)
 
 
+def test_a_dac_of_the_hub_is_fetched_as_two_files_of_one_commit(tmp_path, monkeypatch):
+    commit, asked = "0123456789" * 4, []
+    folder = tmp_path / "snapshots" / commit
+    codec = DacCodec(TINY)
+    codec.model.save_pretrained(folder)
+
+    def fetch_file(repository, path, revision=None, *, what):
+        asked.append((repository, path, revision))
+        return folder / path
+
+    monkeypatch.setattr("visaudio.hub_access.fetch_file", fetch_file)
+    loaded = DacCodec(DacCodecConfig(weights="ann/dac"))
+    assert asked == [("ann/dac", "config.json", None), ("ann/dac", "model.safetensors", commit)]
+    assert replace(loaded.config, weights=None) == TINY
+    audio = torch.randn(1, 1, 100)
+    assert torch.equal(loaded.encode(audio), codec.encode(audio))
+
+
 def test_bad_weights_are_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no weights of DAC at"):
         DacCodec(DacCodecConfig(weights=str(tmp_path / "none.pth")))
@@ -257,5 +275,8 @@ def test_bad_weights_are_one_clear_error(tmp_path):
         DacCodec(DacCodecConfig(weights=str(tmp_path / "other.pth")))
     with pytest.raises(UserError, match="even"):
         DacCodecConfig(strides=(2, 5))
-    with pytest.raises(UserError, match="cannot load a DAC"):
+    with pytest.raises(UserError, match="cannot load a DAC") as caught:
         DacCodec(DacCodecConfig(weights=str(tmp_path)))
+    assert str(caught.value).endswith(".): give a folder of transformers' or Descript's .pth that you have")
+    with pytest.raises(UserError, match="nowhere' .there is no such folder.: give a folder"):
+        DacCodec(DacCodecConfig(weights="nowhere"))

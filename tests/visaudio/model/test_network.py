@@ -284,3 +284,36 @@ def test_errors_name_what_was_given():
         net.predict_velocity(latents(2, 44), torch.zeros(2), net.preprocess_conditions(c, 43))
     with pytest.raises(ValueError, match="not a multiple of 8"):
         net(latents(), torch.zeros(2), dataclasses.replace(c, sync_features=torch.zeros(2, 12, 9)))
+
+
+def odd_share(project: torch.nn.Module, x: torch.Tensor) -> float:
+    """Of the variance of project(x), what changes sign with x."""
+    plus, minus = project(x), project(-x)
+    odd, even = (plus - minus) / 2, (plus + minus) / 2
+    even = even - even.mean(dim=(0, 1))
+    return (odd.var() / (odd.var() + even.var())).item()
+
+
+@pytest.mark.parametrize("input_kernel", [1, 7])
+@pytest.mark.parametrize("projections", ["v1", "v2"])
+def test_random_weights_can_be_told_to_let_the_latents_through(projections, input_kernel):
+    net = network(trained=False, hidden_dim=64, projections=projections, input_kernel=input_kernel)
+    x = torch.randn(8, 20, CONFIG.token_dim)
+    with torch.no_grad():
+        before, gain = odd_share(net.audio_input_proj, x), net.audio_input_proj(x).std().item()
+        net.let_latents_through()
+        after, louder = odd_share(net.audio_input_proj, x), net.audio_input_proj(x).std().item()
+    assert before < 0.5 and after > 0.85
+    assert louder > 5 * gain
+
+
+def test_letting_the_latents_through_leaves_the_start_at_zero_and_the_kernels_their_power():
+    net = network(trained=False, hidden_dim=64, input_kernel=7)
+    gated = net.audio_input_proj[2]
+    before = gated.w2.weight.detach().square().sum().item()
+    net.let_latents_through()
+    taps = gated.w2.weight.detach().square().mean(dim=(0, 1))
+    assert taps.sum().item() * gated.w2.weight[:, :, 0].numel() == pytest.approx(before, rel=0.05)
+    assert taps[3] > 100 * taps[[0, 1, 2, 4, 5, 6]].max()
+    x = latents()
+    assert net(x, torch.tensor([0.2, 0.7]), conditions()).abs().max().item() == 0

@@ -26,6 +26,7 @@ def test_trains_goes_on_reports_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(overfit.presets, "load_preset", lambda name, overrides: _preset())
     common = ["--output", str(tmp_path), "--clips", "3", "--batch", "3", "--duration-s", "0.3"]
     common += ["--precision", "fp32", "--every", "2", "--peak", "1e-2", "--sampling-steps", "2"]
+    common += ["--keep-input", "--warmup", "1"]
     overfit.main([*common, "--steps", "4"])
     overfit.main([*common, "--steps", "6", "--plot", str(tmp_path / "curve.png")])
     curve = overfit.read_curve(tmp_path / "curve.jsonl")

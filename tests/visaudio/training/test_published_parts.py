@@ -90,10 +90,14 @@ def test_another_models_checkpoint_is_one_line(model, files, tmp_path):
     torch.save(mmaudios_names(wide), tmp_path / "wide.pth")
     with pytest.raises(UserError, match="init_from=.*wide.pth: this MMAudio checkpoint does not fit"):
         initialise(network, str(tmp_path / "wide.pth"), tmp_path)
-    with pytest.raises(UserError, match="does not fit the network's config: data_mean: the network has no"):
+    with pytest.raises(UserError, match="init_from=.*codec.*: is no MMAudio network .none of its names"):
         initialise(network, str(files["codec"]), tmp_path)
     with pytest.raises(UserError, match="no weights of MMAudio's network at nowhere.pth"):
         initialise(network, "nowhere.pth", tmp_path)
+    extra = {**mmaudios_names(network), "a": torch.ones(1)}
+    torch.save(extra, tmp_path / "extra.pth")
+    with pytest.raises(UserError, match="does not fit the network's config: a: the network has no a"):
+        initialise(network, str(tmp_path / "extra.pth"), tmp_path)
     assert not (tmp_path / "init.json").exists()
 
 
@@ -111,3 +115,15 @@ def test_the_licence_of_what_entered_is_kept(model, files, tmp_path, monkeypatch
     assert info.datasets == ()
     public = replace(config, data=DataConfig(path="org/BiAudio"))
     assert full_run.FullRun(public).info().datasets == ("org/BiAudio",)
+
+
+def test_what_a_run_started_from_outlives_its_configuration(model, files, tmp_path, monkeypatch):
+    """A later export without init_from must not give MMAudio's weights another licence."""
+    monkeypatch.setattr(full_run.FullRun, "summary", lambda _: {"data": "BiAudio, 3 recordings, seed 0"})
+    run = full_run.FullRun(TrainConfig(output=str(tmp_path), model=model))
+    assert run.info().licence == "apache-2.0"
+    initialise(DualBranchNetwork(model.network), str(files["network"]), tmp_path / "flow")
+    assert run.info().licence == "cc-by-nc-4.0" and "started from MMAudio" in run.info().provenance
+    (tmp_path / "flow" / "init.json").write_text("{")
+    with pytest.raises(UserError, match="its licence too, is lost"):
+        run.info()

@@ -10,6 +10,7 @@ import pytest
 
 from bi_audio_dataset.schema import UserError
 from visaudio.training import heartbeat
+from visaudio.training.progress import minutes
 from visaudio.training.stages import Plan, Stage
 
 ROOT = Path(__file__).parents[3]
@@ -262,3 +263,11 @@ def test_no_process_waits_for_one_that_has_failed(tmp_path):
     first = start("0")
     assert first.communicate(timeout=60)[0] == "first: no such film\n" and first.returncode == 2
     assert other.communicate(timeout=60)[0] == "other: 1 False\n"
+
+
+@pytest.mark.parametrize(
+    "seconds, said",
+    [(45, "45 s"), (720, "12 min"), (11100, "3 h 05 min"), (12 * 86400, "12 days"), (4e9, "127 years")],
+)
+def test_durations_are_readable_at_every_scale(seconds, said):
+    assert minutes(seconds) == said
