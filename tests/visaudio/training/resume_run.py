@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seen", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--save-every-s", type=float, default=0.1)
+    parser.add_argument("--save-every-s", type=float, default=0.03)
     parser.add_argument("--init-seed", type=int, default=0)
     parser.add_argument("--hold-at", type=int, default=-1)
     parser.add_argument("--die-at", type=int, default=0)

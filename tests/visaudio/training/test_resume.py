@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 STEPS = 50
 PATIENCE_S = 600  # of a run that takes 5 s where nothing else runs
+LAST_KILL = STEPS - 14  # leaves saves enough for one that is killed in
 TOLERANCE = 1e-5  # between numbers of processes: the same means, summed in another order
 
 
@@ -38,7 +39,7 @@ class Run:
         self._log = folder / "log.txt"
         folder.mkdir(parents=True)
 
-    def start(self, world: int = 1, **settings: int) -> subprocess.Popen:
+    def start(self, world: int = 1, **settings: float) -> subprocess.Popen:
         """world 2 is torchrun's (`accelerate launch --cpu --num_processes 2` runs ONE process)."""
         for old in self.seen.glob("*.pid"):
             old.unlink()
@@ -89,7 +90,9 @@ class Run:
 
     def kill_in_save(self, operation: int, world: int = 1) -> None:
         """The process that saves kills itself in the midst of it; torchrun then ends the others."""
-        process = self.start(world, **{"hold-at": STEPS - 1, "die-at": operation})
+        # saved as often as the loop looks, lest a fast machine reach the hold before the operation
+        settings = {"hold-at": STEPS - 1, "die-at": operation, "save-every-s": 0}
+        process = self.start(world, **settings)
         try:
             code = process.wait(timeout=PATIENCE_S)
         finally:
@@ -205,7 +208,7 @@ def _kill_often(run: Run, world: int, chance, kills: int, saves: int) -> list[in
             print(f"killed at file operation {operation} after step {run.newest()}")
             run.kill_in_save(operation, world)
         else:
-            step = random_.randint(min(run.newest() + 5, STEPS - 2), STEPS - 2)
+            step = random_.randint(min(run.newest() + 5, LAST_KILL), LAST_KILL)
             wait_s = random_.uniform(0, 0.1)
             print(f"killed {wait_s:.3f} s after the start of step {step}, from step {run.newest()}")
             run.kill_at(step, wait_s, world)
