@@ -299,3 +299,9 @@ def test_scripts_write_where_they_are_told(make_clip, tmp_path, monkeypatch, cap
     figures.main(["--truth", "--output", str(tmp_path)])
     assert (tmp_path / "bird.png").read_bytes()[:4] == b"\x89PNG"
     assert str(tmp_path / "bird.png") in capsys.readouterr().out
+
+
+def test_test_files_have_names_of_their_own():
+    """The folders of tests/ are no packages: of two files of one name pytest would read only the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
