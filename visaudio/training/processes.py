@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DistributedType,
     DynamoBackend,
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 def start(mixed_precision: str, accumulation: int) -> Accelerator:
     """The Accelerator of this process. Raises UserError for a launcher's setting that is this program's."""
+    AcceleratorState._reset_state()  # an earlier training of this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=mixed_precision,
         gradient_accumulation_steps=accumulation,

@@ -59,6 +59,12 @@ def test_killed_and_resumed_equals_straight_bit_for_bit(tmp_path, accumulation):
     assert snapshots[0] == snapshots[1]
 
 
+def test_a_second_training_in_one_process_has_a_precision_of_its_own(tmp_path):
+    for precision in ("bf16", "fp32"):
+        config = FlowLoopConfig(**{**vars(CONFIG), "steps": 1, "precision": precision})
+        assert train(_network(), FakeSamples(), config, tmp_path / precision).finished
+
+
 class _WithMatrix(FakeNetwork):
     """Has a hidden matrix for Muon to take."""
 
