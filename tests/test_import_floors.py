@@ -119,6 +119,7 @@ FLOORS = {
         "model.spacetime": 3,
         "model.network": 4,
         "model.warm_start": 4,
+        "model.own_start": 4,
         "data": 2,
         "windows": 2,
         "presets": 5,

@@ -115,7 +115,7 @@ def new_network(
 ) -> DualBranchNetwork:
     """An untrained network with the set's latent statistics and the text encoder's features of ''.
 
-    init_from: an MMAudio checkpoint; what it holds takes the place of both. folder: of its report. lora:
+    init_from: weights as in initial.py; what they hold takes the place of both. folder: of its report. lora:
     adapters on what came from there; what did not is trained in full.
     """
     torch.manual_seed(seed)

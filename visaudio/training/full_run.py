@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
-from bi_audio_dataset.schema import UserError
 from visaudio.config import to_dict
 from visaudio.hub_access import on_hub
 from visaudio.licences import combined
-from visaudio.model import warm_start
 from visaudio.model.network import DualBranchNetwork
 from visaudio.training.checks import check_config
 from visaudio.training.flow_stage import export_weights, train_flow, weights_summary
-from visaudio.training.initial import REPORT
+from visaudio.training.initial import REPORT, Origin, origin, recorded_origin
 from visaudio.training.parts import load_parts, load_spatial, load_weights, published, shown, trained
 from visaudio.training.progress import say
 from visaudio.training.recipe import DataConfig, TrainConfig
@@ -173,10 +171,10 @@ class FullRun:
         entered = [f"{part} from {shown(self.config.model, part)}" for part in published(self.config.model)]
         start = self.started_from()
         if start is not None:
-            entered.append(f"network started from MMAudio ({Path(start).name})")
+            entered.append(f"network started from {start.whose} ({Path(start.source).name})")
         synthetic = all(name.startswith("BiAudio-Synth") for name in self.summary()["data"].split("; "))
         entered_licences = [self.config.export.licence] if self.config.export.licence else []
-        entered_licences += [warm_start.LICENCE] if start is not None else []
+        entered_licences += [start.licence] if start is not None and start.licence else []
         return ModelInfo(
             licence=combined([ModelInfo.licence, *entered_licences]),
             provenance=PROVENANCE if not entered else f"Trained by train.py; {'; '.join(entered)}.",
@@ -185,15 +183,12 @@ class FullRun:
             datasets=tuple(path for path in self.config.paths or (self.dataset,) if on_hub(path)),
         )
 
-    def started_from(self) -> str | None:
+    def started_from(self) -> Origin | None:
         """What the network started from: the flow stage's own record counts, whatever is configured now."""
         report = self.root / "flow" / REPORT
-        try:
-            return json.loads(report.read_text())["source"] if report.is_file() else self.config.init_from
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{report} cannot be read ({error}): what the network started from, its licence too, is lost"
-            ) from error
+        if report.is_file():
+            return recorded_origin(report)
+        return None if self.config.init_from is None else origin(self.config.init_from)
 
     @property
     def model_folder(self) -> Path:

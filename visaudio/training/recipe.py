@@ -91,8 +91,9 @@ class TrainConfig:
     trained on together; stages that train a frozen part then read the first of them. output: null is
     runs/<preset>. workers: processes that decode and build; 0 is one per core. threads: of this process on a
     CPU; 0 is torch's choice. sampling: the defaults that are stored with the model. duration of a training
-    window: model.sequence.duration_s. init_from: an MMAudio checkpoint that the network starts from, a file
-    or owner/name:path on the Hub. hub: where the export stage pushes the model, if anywhere.
+    window: model.sequence.duration_s. init_from: what the network starts from: an MMAudio checkpoint, a file
+    or owner/name:path on the Hub, or a model folder of this program, maybe with other switches. hub: where
+    the export stage pushes the model, if anywhere.
     """
 
     preset: str = "tiny"

@@ -47,7 +47,7 @@ def config(files, tmp_path):
         ([], "cannot load a DAC from 'descript/dac_44khz'"),
         (["--stages", "data,features"], "cannot load a DAC from 'descript/dac_44khz'"),
         (["init_from=hkchengrex/MMAudio:weights/mmaudio_small_44k.pth"], "mmaudio_small_44k.pth"),
-        (["init_from=lost.pth"], "no weights of MMAudio's network at lost.pth"),
+        (["init_from=lost.pth"], "no weights of a network to start from at lost.pth"),
     ],
 )
 def test_without_the_public_weights_no_data_are_made(more, lacks, tmp_path, capsys):

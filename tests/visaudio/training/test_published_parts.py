@@ -92,7 +92,7 @@ def test_another_models_checkpoint_is_one_line(model, files, tmp_path):
         initialise(network, str(tmp_path / "wide.pth"), tmp_path)
     with pytest.raises(UserError, match="init_from=.*codec.*: is no MMAudio network .none of its names"):
         initialise(network, str(files["codec"]), tmp_path)
-    with pytest.raises(UserError, match="no weights of MMAudio's network at nowhere.pth"):
+    with pytest.raises(UserError, match="no weights of a network to start from at nowhere.pth"):
         initialise(network, "nowhere.pth", tmp_path)
     extra = {**mmaudios_names(network), "a": torch.ones(1)}
     torch.save(extra, tmp_path / "extra.pth")
