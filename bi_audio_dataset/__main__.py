@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bi_audio_dataset import build_command
 from bi_audio_dataset.arguments import Parser, add_running, positive
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import BENCHMARK_CLIPS, BENCHMARK_SEED, UserError
 
 # commands with a parser of their own: module that has main(argv)
 _OTHERS = {
@@ -60,7 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     synth = commands.add_parser("synth", help="render procedural 360-degree scenes and build clips of them")
-    synth.add_argument("--clips", type=positive, required=True, metavar="N", help="number of clips")
+    number = synth.add_mutually_exclusive_group(required=True)
+    number.add_argument("--clips", type=positive, metavar="N", help="number of clips")
+    number.add_argument(
+        "--benchmark",
+        action="store_true",
+        help=f"the BiAudio-Synth benchmark: {BENCHMARK_CLIPS} held-out scenes of seed {BENCHMARK_SEED}, "
+        "the same for everyone, that systems are scored on",
+    )
     synth.add_argument(
         "--sounds", type=Path, metavar="DIR", help="folder of sounds, instead of procedural ones"
     )
@@ -152,6 +159,8 @@ def _synth(options: argparse.Namespace) -> int:
     from bi_audio_dataset.build_config import BuildConfig
     from bi_audio_dataset.sources.synthetic.source import SyntheticSource
 
+    if options.benchmark:
+        _settle_benchmark(options)
     _settle_paths(options, "sounds", "sprites")
     settings = {
         "seed": options.seed,
@@ -168,6 +177,14 @@ def _synth(options: argparse.Namespace) -> int:
     )
     config = BuildConfig(seed=options.seed)
     return _run(source, options, config, settings, finalize=not options.review)
+
+
+def _settle_benchmark(options: argparse.Namespace) -> None:
+    """The benchmark's own scenes. UserError for flags that would make others of them."""
+    for name, value in (("seed", options.seed), ("sounds", options.sounds), ("sprites", options.sprites)):
+        if value:
+            raise UserError(f"--benchmark is the same for everyone: leave out --{name}, or give --clips N")
+    options.clips, options.seed, options.held_out = BENCHMARK_CLIPS, BENCHMARK_SEED, True
 
 
 def _settle_paths(options: argparse.Namespace, *names: str) -> None:

@@ -25,7 +25,15 @@ import numpy as np
 from bi_audio_dataset import card_plots
 from bi_audio_dataset.card_plots import ASSETS, Plot
 from bi_audio_dataset.figures import IN_VIEW, LATERAL_EDGES_DEG, MEASURES, OUT_OF_VIEW, Figures
-from bi_audio_dataset.schema import CONFIGS, SCHEMA_VERSION, SPLITS, SYNTH_NAME, UserError
+from bi_audio_dataset.schema import (
+    BENCHMARK_CLIPS,
+    CONFIGS,
+    SCHEMA_VERSION,
+    SPLITS,
+    SYNTH_NAME,
+    UserError,
+    is_benchmark_id,
+)
 
 #: SPDX (lower case) -> the Hub's own word for it; what is not here is "other" in the YAML and named below it.
 HUB_LICENCES = {name: name for name in (
@@ -61,7 +69,20 @@ def find_configs(folder: Path, figures: Figures | None = None, data: Path | None
     synthetic = figures is not None and {source for source, _ in figures.origins} == {SYNTH_NAME}
     if synthetic and "synth" not in found and "default" in found:
         found["synth"] = Config("synth", CONFIGS["default"], found["default"].splits)
+    if "benchmark" not in found and "default" in found and _all_benchmark(found["default"], folder, data):
+        found["benchmark"] = Config("benchmark", CONFIGS["default"], found["default"].splits)
     return [found[name] for name in CONFIGS if name in found]
+
+
+def _all_benchmark(config: Config, folder: Path, data: Path | None) -> bool:
+    """Whether the set's own clips are the BiAudio-Synth benchmark, all of it and nothing else."""
+    import pyarrow.parquet as pq
+
+    if sum(rows for rows, _ in config.splits.values()) != BENCHMARK_CLIPS:
+        return False
+    place = Path(folder) / config.folder if data is None else data
+    tables = (pq.read_table(path, columns=["id"]) for path in place.glob("*.parquet"))
+    return all(is_benchmark_id(name) for table in tables for name in table["id"].to_pylist())
 
 
 def _splits(place: Path) -> dict[str, tuple[int, int]]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from bi_audio_dataset import removals
 from bi_audio_dataset.licences import REDISTRIBUTABLE, redistributable
 from bi_audio_dataset.remove import read_ids, removed_of
-from bi_audio_dataset.schema import CONFIGS, SPLITS, UserError
+from bi_audio_dataset.schema import CONFIGS, INNER, SPLITS, UserError
 from bi_audio_dataset.validate import find_shards, validate
 
 ABOUT = ("README.md", "build.json", "manifest.jsonl")
+INNER_ABOUT = tuple(f"{name}/{file}" for name in INNER for file in ABOUT[1:])
 
 
 def check(folder: Path, more_removals: Sequence[Path] = (), progress: bool = False) -> None:
@@ -24,8 +25,7 @@ def check(folder: Path, more_removals: Sequence[Path] = (), progress: bool = Fal
     for name in ABOUT:
         if not (folder / name).is_file():
             raise UserError(f"'{folder}' holds no {name}: expected a finished dataset")
-    inner = folder / "synth"
-    roots = [folder, *([inner] if (inner / "data").is_dir() else [])]
+    roots = [folder, *(folder / name for name in INNER if (folder / CONFIGS[name]).is_dir())]
     for root in roots:
         _check_removals(root, removals.load(folder, more_removals) | removals.load(root))
         report = validate(root, media=False, progress=progress)
@@ -98,7 +98,7 @@ def published_files(folder: Path) -> dict[str, Path]:
         for path in sorted((folder / place).glob("*.parquet")):
             if path.name.partition("-")[0] in SPLITS:
                 found[f"{place}/{path.name}"] = path
-    for name in ("build.json", "manifest.jsonl"):
-        if (folder / "synth" / name).is_file():
-            found[f"synth/{name}"] = folder / "synth" / name
+    for name in INNER_ABOUT:
+        if (folder / name).is_file():
+            found[name] = folder / name
     return found

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.publishable import ABOUT, check, published_files
+from bi_audio_dataset.publishable import ABOUT, INNER_ABOUT, check, published_files
 from bi_audio_dataset.schema import CONFIGS, UserError
 from bi_audio_dataset.validate import find_shards
 
@@ -99,7 +99,7 @@ def difference(files: dict[str, Path], there: dict[str, tuple[int, str]]) -> _Di
     for name in sorted(there.keys() - files.keys()):
         place, _, last = name.rpartition("/")
         ours = place in CONFIGS.values() and last.endswith(".parquet")
-        if ours or name in ("synth/build.json", "synth/manifest.jsonl"):
+        if ours or name in INNER_ABOUT:
             found.delete.append(name)
     return found
 

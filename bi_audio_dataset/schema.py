@@ -24,12 +24,28 @@ TRUTH_RATE_HZ = 25
 AUDIO_RATE_HZ = 44100
 SPLITS = ("train", "validation", "test")
 #: Configuration of a published repository -> where its Parquet files lie below the dataset's folder.
-CONFIGS = {"default": "data", "features": "features", "synth": "synth/data"}
+CONFIGS = {
+    "default": "data",
+    "features": "features",
+    "synth": "synth/data",
+    "benchmark": "benchmark/data",
+}
+#: Configurations that are whole datasets of their own, below the folder of the one they are published with.
+INNER = ("synth", "benchmark")
 #: source_name of rows made by sources/synthetic.
 SYNTH_NAME = "BiAudio-Synth"
+#: The BiAudio-Synth benchmark: which scenes every system is scored on. They never change under one version.
+BENCHMARK_VERSION = 1
+BENCHMARK_SEED = 7000
+BENCHMARK_CLIPS = 320
 #: hrir_set of rows whose two ears are one and the same sound: their sound has no direction.
 MONO_EARS = "recorded: mono"
 ENVELOPE_FLOOR_DB = -80.0
+
+
+def is_benchmark_id(clip_id: str) -> bool:
+    """Whether a clip is one of the BiAudio-Synth benchmark's: no training may see it."""
+    return clip_id.startswith(f"synth-{BENCHMARK_SEED}-")
 
 
 class UserError(ValueError):

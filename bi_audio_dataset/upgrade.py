@@ -25,7 +25,7 @@ from bi_audio_dataset import card, manifest
 from bi_audio_dataset.card_command import compose
 from bi_audio_dataset.finalize import read_record
 from bi_audio_dataset.migrations import STEPS, Row, check_upgradable, manifest_values, upgrade_row
-from bi_audio_dataset.schema import CONFIGS, SCHEMA_VERSION, UserError
+from bi_audio_dataset.schema import CONFIGS, INNER, SCHEMA_VERSION, UserError
 from bi_audio_dataset.shards import read_manifest, read_rows, rewrite
 from bi_audio_dataset.workplace import PARTS, PARTS_AT, WORK
 
@@ -64,7 +64,8 @@ def upgrade(folder: Path, output: Path | None = None, progress: bool = False) ->
         raise UserError(f"'{folder}' is not a folder")
     done = Upgraded(folder if output is None else Path(output))
     # the set itself last: its card names the other's files
-    sets = [below for below in (Path(CONFIGS["synth"]).parent, Path()) if (folder / below).is_dir()]
+    inner = [Path(CONFIGS[name]).parent for name in INNER]
+    sets = [below for below in (*inner, Path()) if (folder / below).is_dir()]
     if output is None:
         done.finished = any([_finish(folder / below) for below in sets])
     found = {below: _versions(folder / below, parts=output is None) for below in sets}

@@ -10,12 +10,24 @@ import numpy as np
 import pytest
 from datasets import Audio, Video
 
-from bi_audio_dataset import card_command, schema
+from bi_audio_dataset import card, card_command, schema
 from bi_audio_dataset.__main__ import main
 from bi_audio_dataset.schema import UserError
+from visaudio.data import dataset as reader
 from visaudio.data.dataset import open_dataset, read_clip
 
-IDS = {"default": ["c0-0", "c1-0", "c2-0"], "features": ["c0-0", "c1-0", "c2-0"], "synth": ["s0-0", "s1-0"]}
+IDS = {
+    "default": ["c0-0", "c1-0", "c2-0"],
+    "features": ["c0-0", "c1-0", "c2-0"],
+    "synth": ["s0-0", "s1-0"],
+    "benchmark": ["synth-7000-000000", "synth-7000-000001"],
+}
+SPLITS = {"synth": ["train", "validation"], "benchmark": ["test"]}
+
+
+def benchmark_rows() -> list:
+    names = IDS["benchmark"]
+    return [fake_clips.row(name, split="test", source_name="BiAudio-Synth", left=0.3) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +40,7 @@ def repository(tmp_path_factory):
         for n, split in enumerate(("train", "validation"))
     ]
     fake_sets.make_set(folder / "synth", synth, "BiAudio-Synth")
+    fake_sets.make_set(folder / "benchmark", benchmark_rows(), "BiAudio-Synth")
     fake_sets.features(folder, clips)
     assert main(["card", str(folder)]) == 0
     return folder
@@ -39,12 +52,13 @@ def without_torchcodec(monkeypatch):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("config", ["default", "features", "synth", None])
+@pytest.mark.parametrize("config", [*IDS, None])
 def test_each_configuration_holds_its_rows_and_no_others(repository, tmp_path, config, streaming):
     sets = datasets.load_dataset(str(repository), config, streaming=streaming, cache_dir=str(tmp_path))
-    other = "validation" if config == "synth" else "test"
-    assert sorted(sets) == sorted(["train", other])
-    ids = [row["id"] for split in ("train", other) for row in sets[split]]
+    splits = SPLITS.get(config, ["train", "test"])
+    other = splits[-1]
+    assert sorted(sets) == sorted(splits)
+    ids = [row["id"] for split in splits for row in sets[split]]
     assert ids == IDS[config or "default"]
     row = next(iter(sets[other]))
     if config == "features":
@@ -76,8 +90,21 @@ def test_our_reader_opens_configurations_of_a_folder(repository):
     assert sorted(open_dataset(repository, config="synth")["id"]) == IDS["synth"]
     assert sorted(open_dataset(repository / "synth")["id"]) == IDS["synth"]
     assert open_dataset(repository, ["validation"], config="synth")["id"][:] == ["s1-0"]
-    with pytest.raises(UserError, match="expected 'default' or 'synth'"):
+    with pytest.raises(UserError, match="expected default, synth or benchmark"):
         open_dataset(repository, config="features")
+
+
+def test_a_set_that_is_the_benchmark_itself_is_that_configuration(tmp_path, monkeypatch):
+    fake_sets.make_set(tmp_path / "set", benchmark_rows(), "BiAudio-Synth")
+    assert main(["card", str(tmp_path / "set")]) == 0
+    with pytest.raises(UserError, match="holds no 'benchmark' clips"):  # two are not all of them
+        open_dataset(tmp_path / "set", config="benchmark")
+    for module in (card, reader):
+        monkeypatch.setattr(module, "BENCHMARK_CLIPS", 2)
+    assert main(["card", str(tmp_path / "set")]) == 0
+    assert sorted(open_dataset(tmp_path / "set", config="benchmark")["id"]) == IDS["benchmark"]
+    sets = datasets.load_dataset(str(tmp_path / "set"), "benchmark", cache_dir=str(tmp_path / "cache"))
+    assert sets["test"]["id"][:] == IDS["benchmark"]
 
 
 def test_a_set_that_is_synthetic_itself_is_both(repository, tmp_path):

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, TRUTH_RATE_HZ, UserError, check_readable
+from bi_audio_dataset.schema import (
+    BENCHMARK_CLIPS,
+    CONFIGS,
+    INNER,
+    SYNTH_NAME,
+    TRUTH_RATE_HZ,
+    UserError,
+    check_readable,
+    is_benchmark_id,
+)
 from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
@@ -80,16 +89,16 @@ def open_dataset(
 ) -> Dataset:
     """A BiAudio folder (Parquet with embedded bytes) or Hub repository as one table, media left as bytes.
 
-    splits keeps only the rows whose `split` column is named; config is "default" or "synth", the clips that
-    a repository may hold beside its own. columns: those that must be there. Raises UserError if nothing can
-    be read there.
+    splits keeps only the rows whose `split` column is named; config is "default", or "synth" or "benchmark",
+    the clips that a repository may hold beside its own. columns: those that must be there. Raises UserError
+    if nothing can be read there.
     """
     import datasets
     from datasets import Audio, Video, concatenate_datasets, load_dataset
 
     check_location(location)
-    if config not in ("default", "synth"):
-        raise UserError(f"configuration '{config}' holds no clips: expected 'default' or 'synth'")
+    if config not in ("default", *INNER):
+        raise UserError(f"configuration '{config}' holds no clips: expected default, {' or '.join(INNER)}")
     quiet = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
@@ -127,7 +136,8 @@ def local_files(folder: Path, config: str) -> list[str] | None:
         return None
     own = sorted((folder / CONFIGS["default"]).glob("*.parquet"))
     files = own if config == "default" else sorted((folder / CONFIGS[config]).glob("*.parquet"))
-    if not files and config == "synth" and own and _is_synth(own):
+    is_it = {"synth": _is_synth, "benchmark": _is_benchmark}.get(config)
+    if not files and own and is_it is not None and is_it(own):
         files = own  # as in the card of a set that is BiAudio-Synth itself
     if not files and config == "default":  # files laid out otherwise; what a build has at work are none
         found = sorted(folder.rglob("*.parquet"))
@@ -142,6 +152,13 @@ def _is_synth(files: Sequence[Path]) -> bool:
 
     names = (set(pq.read_table(path, columns=["source_name"])[0].to_pylist()) for path in files)
     return set().union(*names) == {SYNTH_NAME}
+
+
+def _is_benchmark(files: Sequence[Path]) -> bool:
+    import pyarrow.parquet as pq
+
+    ids = [name for path in files for name in pq.read_table(path, columns=["id"])[0].to_pylist()]
+    return len(ids) == BENCHMARK_CLIPS and all(map(is_benchmark_id, ids))
 
 
 def check_location(location: str | Path) -> None:
