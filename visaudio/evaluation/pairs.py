@@ -185,6 +185,6 @@ def _nothing_in_common(name: str, folder: Folder, wanted: Sequence[str]) -> str:
     if not wanted:
         return "the reference holds no clip"
     return (
-        f"{name}: none of the {len(folder.sounds)} sounds in {folder.path} (e.g. '{min(folder.sounds)}') is of "
-        f"a clip of the reference (e.g. '{wanted[0]}'): files are matched by their names without suffix"
+        f"{name}: none of the {len(folder.sounds)} sounds in {folder.path} (e.g. '{min(folder.sounds)}') is "
+        f"of a clip of the reference (e.g. '{wanted[0]}'): files are matched by their names without suffix"
     )
