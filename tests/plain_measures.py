@@ -127,3 +127,23 @@ def make_picky(settings):
 
 def make_absent(settings):
     raise Unavailable("pip install absent")
+
+
+class Dies(Picky):
+    """Takes its process with it, as the system does where memory runs out."""
+
+    name = "dies"
+    figures = (FigureSpec("dead", "dead"),)
+
+    @property
+    def key(self):
+        return "dies-1"
+
+    def hear(self, sound, scene):
+        import os
+
+        os._exit(9)
+
+
+def make_dies(settings):
+    return Dies()

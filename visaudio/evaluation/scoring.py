@@ -98,16 +98,15 @@ class Scorer:
             generated = SoundFile(path)
             try:
                 facts = self.facts(generated)
-                problems += _about_one(facts, system, "silent")
-                duration_s = facts.seconds
-                if reference_facts is not None:
-                    problems += _about_two(facts, reference_facts, system)
-                    duration_s = min(duration_s, reference_facts.seconds)
+                duration_s = min(f.seconds for f in (facts, reference_facts) if f is not None)
                 if duration_s < SHORTEST_S:
                     raise Refused("too_short", f"{duration_s:.3f} s")
             except Refused as refused:
                 problems.append(Found(refused.kind, system, detail=refused.detail))
                 continue
+            problems += _about_one(facts, system, "silent")
+            if reference_facts is not None:
+                problems += _about_two(facts, reference_facts, system)
             video, said = self._video(clip.video(system), system)
             problems += said
             scene = Scene(clip.id, duration_s, clip.reference.caption, video, truth)
