@@ -147,3 +147,23 @@ class Dies(Picky):
 
 def make_dies(settings):
     return Dies()
+
+
+class Slow(Level):
+    """Takes a tenth of a second for each sound."""
+
+    name = "slow"
+
+    @property
+    def key(self):
+        return "slow-1"
+
+    def hear(self, sound, scene):
+        import time
+
+        time.sleep(0.1)
+        return super().hear(sound, scene)
+
+
+def make_slow(settings):
+    return Slow()
