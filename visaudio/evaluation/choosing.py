@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import measures as suite_of
@@ -18,7 +19,7 @@ def choose_measures(
     """
     names = list(suite_of.REGISTRY) if wanted is None else list(dict.fromkeys(wanted))
     weights = _Overrides(settings.weights)
-    settings = Settings(weights, settings.device)
+    settings = replace(settings, weights=weights)
     chosen, unavailable = [], {}
     for name in names:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plain_measures import use
+from plain_measures import Level, use
 from sound_files import noise, write
 
 from visaudio.cli.evaluation import main
@@ -76,6 +76,15 @@ def test_measures_limit_and_seed(three, capfd):
     assert results.made["settings"]["seed"] == 7 and results.made["settings"]["limit"] == 2
 
 
+def test_settings_reach_the_measures(three, capfd, monkeypatch):
+    given = []
+    monkeypatch.setattr("plain_measures.make_level", lambda settings: given.append(settings) or Level())
+    line = "--generated gen --reference ref --output out --no-report --workers 1 --measures level"
+    code, *_ = run(f"{line} --hfov_deg 60 --detector_labels bell,dog --device cpu", capfd)
+    assert code == 0 and (given[0].hfov_deg, given[0].detector_labels) == (60.0, ("bell", "dog"))
+    assert given[0].device == "cpu"
+
+
 def test_problems_are_one_line_each_and_strict_ends_on_them(three, capfd):
     (three / "gen" / "c0.binaural.flac").write_bytes(b"broken")
     (three / "ref" / "c2.flac").unlink()
@@ -125,6 +134,7 @@ def test_without_reference(three, capfd):
         ("--model odd --dataset ref --output out", "no model 'odd'"),
         ("--generated model=gen --model tiny --dataset ref --output out", "is the name of --model's sounds"),
         ("--generated gen --reference ref --output out --limit 0", "--limit"),
+        ("--generated gen --reference ref --output out --hfov_deg 180", "between 0 and 180 degrees"),
     ],
 )
 def test_a_mistake_is_one_line_and_2(three, capfd, line, message):
@@ -254,6 +264,7 @@ def sound_of(folder: Path, clip: str = "fake-001") -> np.ndarray:
     return media.read_audio(folder / "sounds" / "model" / f"{clip}.flac")[0]
 
 
+@pytest.mark.slow
 def test_what_the_model_is_told_reaches_its_sounds(three, two_clips, micro, capfd):
     line = f"--model {micro} --dataset {two_clips} --no-report --workers 1 --measures level --output "
     flags = ("", " --num_steps 3", " --cfg_strength 1", " --prompt caption", " --hfov known", " --seed 1",
