@@ -34,7 +34,6 @@ from bi_audio_dataset.schema import (
     check_readable,
     is_benchmark_id,
 )
-from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -246,6 +245,8 @@ class FrameCache:
 
     def read(self, row: dict[str, Any]) -> np.ndarray:
         """(num_frames, 3, size, size) uint8, resized as encoders/frames.py does it at inference."""
+        from visaudio.encoders.frames import prepare_frames  # torch: seconds that readers of rows are spared
+
         frames = read_clip(row, times_s=np.arange(self.num_frames) / self.fps).frames
         return prepare_frames(frames, self.size, self.resize).numpy()
 
