@@ -92,7 +92,7 @@ def write_media(folder: Path, name: str, video: bytes, audio: bytes) -> None:
     for suffix, data in ((".mp4", video), (".flac", audio)):
         path = folder / "clips" / f"{name}{suffix}"
         if not path.is_file():
-            _write_whole(path, data)
+            write_whole(path, data)
         elif path.read_bytes() != data:
             raise UserError(f"{path}: is of another dataset's clip {name}; give another output folder")
 
@@ -164,7 +164,7 @@ def run_job(job: Job) -> int:
             clip_noise(components, name, work.seed, duration_s, swap)
             for name, duration_s in zip(job.ids, durations_s, strict=True)
         ]
-        sounds = _sample(components, told, noise, durations_s)
+        sounds = sample(components, told, noise, durations_s)
     for name, other, sound in zip(job.ids, job.conditions_of, sounds, strict=True):
         notes = {
             "id": name,
@@ -173,7 +173,7 @@ def run_job(job: Job) -> int:
             "conditions_of": other,
             "sampling": asdict(components.sampling),
         }
-        _store(work.folder, job.system, name, sound, sequence.sample_rate, notes)
+        store(sound_path(work.folder, job.system, name), sound, sequence.sample_rate, notes)
     return len(job.ids)
 
 
@@ -186,7 +186,7 @@ def conditions(components: Components, folder: Path, name: str, flipped: bool = 
     made = list(flipped_conditions(components, video) if flipped else encode_conditions(components, video))
     buffer = io.BytesIO()
     torch.save([{k: getattr(c, k) for k in c.__dataclass_fields__} for c in made], buffer)
-    _write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return made
 
 
@@ -212,7 +212,7 @@ def clip_noise(components: Components, name: str, seed: int, duration_s: float, 
     return (noise.flip(0) if swap else noise).expand(2, -1, -1)
 
 
-def _sample(
+def sample(
     components: Components,
     told: Sequence[Sequence[Conditions]],
     noise: Sequence[Tensor],
@@ -221,7 +221,7 @@ def _sample(
     """Sounds (2, S) of B clips at the model's defaults; in one batch where their lengths agree."""
     if len(set(durations_s)) > 1:
         return [
-            _sample(components, [t], [n], [d])[0] for t, n, d in zip(told, noise, durations_s, strict=True)
+            sample(components, [t], [n], [d])[0] for t, n, d in zip(told, noise, durations_s, strict=True)
         ]
     defaults = components.sampling
     audio = generate(
@@ -248,17 +248,17 @@ def codec_round_trip(components: Components, path: Path) -> np.ndarray:
     return components.codec.decode_binaural(latents, audio.shape[-1])[0].float().cpu().numpy()
 
 
-def _store(folder: Path, system: str, name: str, sound: np.ndarray, rate: int, notes: dict) -> None:
-    """A 16 bit FLAC under one gain for both ears, as in the pipeline; then the notes, which mark it done."""
+def store(path: Path, sound: np.ndarray, rate: int, notes: Mapping[str, Any]) -> None:
+    """A 16 bit FLAC of (C, S) under one gain for all channels, as in the pipeline; then the notes (.json
+    beside it), which mark it done."""
     import soundfile
 
     sound = np.nan_to_num(sound)  # a broken sound counts as silence, hence as wrong
     gain = min(1.0, 10 ** (PEAK_DBFS / 20) / max(float(np.abs(sound).max(initial=0)), 1e-9))
     buffer = io.BytesIO()
     soundfile.write(buffer, (sound * gain).T, rate, format="FLAC", subtype="PCM_16")
-    path = sound_path(folder, system, name)
-    _write_whole(path, buffer.getvalue())
-    _write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
+    write_whole(path, buffer.getvalue())
+    write_whole(path.with_suffix(".json"), json.dumps({**notes, "gain": gain}, indent=1).encode())
 
 
 def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
@@ -266,7 +266,7 @@ def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
     return notes.is_file() and json.loads(notes.read_text())["conditions_of"] == other
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Nothing half-written is ever found under `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
