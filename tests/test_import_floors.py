@@ -136,6 +136,7 @@ FLOORS = {
         "evaluation": 6,
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
+        "evaluation.baselines": 7,
         "cli": 8,  # above all that it starts
     },
 }

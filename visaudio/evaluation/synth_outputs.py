@@ -180,10 +180,16 @@ def run_job(job: Job) -> int:
 def conditions(components: Components, folder: Path, name: str, flipped: bool = False) -> list[Conditions]:
     """Of each window of a clip, from its MP4 alone (no prompt, unknown lens); read back where made before."""
     path = folder / "conditions" / f"{name}{'.flipped' if flipped else ''}.pt"
+    video = folder / "clips" / f"{name}.mp4"
+    encode = flipped_conditions if flipped else encode_conditions
+    return kept_conditions(path, lambda: encode(components, video))
+
+
+def kept_conditions(path: Path, make: Callable[[], Iterable[Conditions]]) -> list[Conditions]:
+    """What `make` gives, kept in a file; read back where it is there."""
     if path.is_file():
         return [Conditions(**stored) for stored in torch.load(path, weights_only=True)]
-    video = folder / "clips" / f"{name}.mp4"
-    made = list(flipped_conditions(components, video) if flipped else encode_conditions(components, video))
+    made = list(make())
     buffer = io.BytesIO()
     torch.save([{k: getattr(c, k) for k in c.__dataclass_fields__} for c in made], buffer)
     write_whole(path, buffer.getvalue())

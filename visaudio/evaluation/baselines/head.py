@@ -146,9 +146,7 @@ class SpatialiserHead(nn.Module):
         """(B, V, K, W): both views at the times of the STFT's frames."""
         config = self.config
         segments = seen.sync.shape[2] // config.sync_per_segment
-        order = sync_track_index(
-            segments, config.sync_per_segment, config.sync_hop, device=seen.sync.device
-        )
+        order = sync_track_index(segments, config.sync_per_segment, config.sync_hop, device=seen.sync.device)
         sync = self.see_sync(seen.sync[:, :, order])  # (B, V, U, W)
         grid = self.see_grid(self.see_cell(seen.grid).flatten(3))  # (B, V, Tc, W)
         slots = (torch.arange(sync.shape[2], device=sync.device) + 0.5) / config.sync_slot_hz
@@ -236,10 +234,12 @@ def load(folder: str | Path) -> SpatialiserHead:
         values = json.loads((folder / CONFIG).read_text())["config"]
     except FileNotFoundError:
         raise UserError(
-            f"{folder}: holds no {CONFIG}; python -m visaudio.evaluation.baselines train-spatialiser makes one"
+            f"{folder}: holds no {CONFIG}; expected what baselines train-spatialiser wrote"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(
+            f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})"
+        ) from error
     head = SpatialiserHead(from_dict(HeadConfig, values, where=CONFIG))
     state = weight_files.read_state(folder / WEIGHTS, "a spatialiser head")
     weight_files.load_into(head, state, folder / WEIGHTS, "a spatialiser head")

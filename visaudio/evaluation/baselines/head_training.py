@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +25,19 @@ from bi_audio_dataset.schema import MONO_EARS, UserError
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import cues
-from visaudio.evaluation.baselines.head import HeadConfig, Seen, SpatialiserHead, transform
+from visaudio.evaluation.baselines.head import HeadConfig, Seen, SpatialiserHead, difference, save, transform
+from visaudio.evaluation.baselines.head_settings import TrainConfig
 from visaudio.sequence import SequenceConfig
 
 ENCODERS = ("clip", "synchformer", "spatial")  # whose features the head is told
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """minutes: of the clock, after which it ends; steps: instead, if given. crop_s: of sound; each crop holds
-    a frame within 30 dB of its clip's loudest. clips: at most, spread evenly. validation_clips: likewise.
-
-    ild_weight: of the level terms (see `loss`) beside the spectral one. silence_db: power below the clip's
-    loudest frame that is added to each frame's own where errors are taken relative to it.
-    """
-
-    minutes: float = 5.0
-    steps: int | None = None
-    batch_size: int = 16
-    crop_s: float = 3.0
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    clips: int = 4000
-    validation_clips: int = 64
-    ild_weight: float = 0.05
-    silence_db: float = -30.0
-    seed: int = 0
-
-
 class Pairs:
     """A split's sounds and features; features that have no sound, or sounds that are mono, are left out."""
 
-    def __init__(self, dataset: str | Path, features: str | Path, split: str, cache: Path, rate: int, limit: int):
+    def __init__(
+        self, dataset: str | Path, features: str | Path, split: str, cache: Path, rate: int, limit: int
+    ):
         self.features = FeatureDataset(features, split)
         columns = ("id", "split", "audio", "hrir_set")
         table = open_dataset(dataset, [split], columns=columns)
@@ -67,12 +48,18 @@ class Pairs:
             if name in index and ears != MONO_EARS
         ]
         self.known, self.rows_there = len(rows), len(table)
-        rows = [rows[k] for k in np.unique(np.linspace(0, max(0, len(rows) - 1), limit).astype(int))[:limit]] if rows else []
+        rows = (
+            [rows[k] for k in np.unique(np.linspace(0, max(0, len(rows) - 1), limit).astype(int))[:limit]]
+            if rows
+            else []
+        )
         table = table.select(rows)
         self.places = [index[name] for name in table["id"]]
         self.seconds = sequence_of(self.features).duration_s
         if rows:
-            self.sound = build_cache(table, AudioCache(rate, round(rate * self.seconds)), cache / split, workers=0)
+            self.sound = build_cache(
+                table, AudioCache(rate, round(rate * self.seconds)), cache / split, workers=0
+            )
 
     def __len__(self) -> int:
         return len(self.places)
@@ -165,7 +152,10 @@ def train(
     head = SpatialiserHead(config)
     decayed = [p for p in head.parameters() if p.ndim > 1]
     plain = [p for p in head.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0}]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     length = min(round(settings.crop_s * config.sample_rate), pairs.audio(0).shape[1])
     began, step, share, running = time.monotonic(), 0, 0.0, None
@@ -204,8 +194,6 @@ def judge(head: SpatialiserHead, pairs: Pairs) -> dict[str, float]:
     """On whole clips, from their true mono mix: r of the frame ILD (80 ms, 25 Hz; frames within 30 dB of the
     clip's loudest), mean |ILD error| in dB of the head and of equal ears, share of frames with a true ILD
     beyond 1 dB whose side is right."""
-    from visaudio.evaluation.baselines.head import difference
-
     true, said = [], []
     rate = head.config.sample_rate
     for number in range(len(pairs)):
@@ -236,15 +224,13 @@ def run(
     sizes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train on the training split, judge on the validation split, save; gives what stands in the notes."""
-    from visaudio.evaluation.baselines import head as heads
-
     sizes = dict(sizes or {})
     rate = sizes.get("sample_rate", HeadConfig.sample_rate)
     pairs = Pairs(dataset, features, "train", output / "cache", rate, settings.clips)
     if not len(pairs):
         raise UserError(
-            f"'{features}' holds features of {len(pairs.features)} training clips, none of them a binaural one "
-            f"of the {pairs.rows_there} in '{dataset}': python -m visaudio.data.features --dataset {dataset}"
+            f"of the {pairs.rows_there} training clips of '{dataset}' none has two ears and features in "
+            f"'{features}' ({len(pairs.features)} there): python -m visaudio.data.features makes them"
         )
     config = head_config(pairs.features, **sizes)
     head, steps = train(pairs, config, settings, progress)
@@ -257,5 +243,5 @@ def run(
         "parameters": sum(p.numel() for p in head.parameters()),
         "validation": judge(head, held_out) if len(held_out) else None,
     }
-    heads.save(head, output, notes)
+    save(head, output, notes)
     return notes

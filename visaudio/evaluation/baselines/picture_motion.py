@@ -76,7 +76,9 @@ def warp(picture: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     scale = np.array([[width / 2, 0, (width - 1) / 2], [0, width / 2, (height - 1) / 2], [0, 0, 1]])
     matrix = scale @ turn @ np.linalg.inv(scale)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpPerspective(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.warpPerspective(
+        picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     shown = cv2.warpPerspective(np.ones_like(picture), matrix, (width, height), flags=flags) > 0.99
     return moved, shown
 
