@@ -139,6 +139,7 @@ FLOORS = {
         "evaluation.generation": 7,  # loads models
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
+        "evaluation.baselines": 7,
         "cli": 8,  # above all that it starts
     },
 }

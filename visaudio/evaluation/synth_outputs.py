@@ -180,7 +180,7 @@ def run_job(job: Job) -> int:
             clip_noise(components, name, work.seed, duration_s, swap)
             for name, duration_s in zip(job.ids, durations_s, strict=True)
         ]
-        sounds = _sample(components, told, noise, durations_s)
+        sounds = sample(components, told, noise, durations_s)
     for name, other, sound in zip(job.ids, job.conditions_of, sounds, strict=True):
         notes = {
             "id": name,
@@ -189,7 +189,7 @@ def run_job(job: Job) -> int:
             "conditions_of": other,
             "sampling": asdict(components.sampling),
         }
-        _store(work.folder, job.system, name, sound, sequence.sample_rate, notes)
+        store(sound_path(work.folder, job.system, name), sound, sequence.sample_rate, notes)
     return len(job.ids)
 
 
@@ -205,14 +205,24 @@ def conditions(
     neither); read back where made before."""
     kinds = {".flipped": flipped, ".prompt": prompt is not None, ".lens": hfov_deg is not None}
     path = folder / "conditions" / f"{name}{''.join(kind for kind, is_so in kinds.items() if is_so)}.pt"
-    if path.is_file():
-        stored = torch.load(path, weights_only=True, map_location=components.device)
-        return [Conditions(**window) for window in stored]
     video = folder / "clips" / f"{name}.mp4"
-    if flipped:
-        made = list(flipped_conditions(components, video))
-    else:
-        made = list(encode_conditions(components, video, prompt=prompt, hfov_deg=hfov_deg))
+
+    def make() -> Iterable[Conditions]:
+        if flipped:
+            return flipped_conditions(components, video)
+        return encode_conditions(components, video, prompt=prompt, hfov_deg=hfov_deg)
+
+    return kept_conditions(path, make, components.device)
+
+
+def kept_conditions(
+    path: Path, make: Callable[[], Iterable[Conditions]], device: torch.device | str = "cpu"
+) -> list[Conditions]:
+    """What `make` gives, kept in a file; read back to `device` where it is there."""
+    if path.is_file():
+        stored = torch.load(path, weights_only=True, map_location=device)
+        return [Conditions(**window) for window in stored]
+    made = list(make())
     buffer = io.BytesIO()
     torch.save([{k: getattr(c, k).cpu() for k in c.__dataclass_fields__} for c in made], buffer)
     write_whole(path, buffer.getvalue())
@@ -241,7 +251,7 @@ def clip_noise(components: Components, name: str, seed: int, duration_s: float, 
     return (noise.flip(0) if swap else noise).expand(2, -1, -1)
 
 
-def _sample(
+def sample(
     components: Components,
     told: Sequence[Sequence[Conditions]],
     noise: Sequence[Tensor],
@@ -250,7 +260,7 @@ def _sample(
     """Sounds (2, S) of B clips at the model's defaults; in one batch where their lengths agree."""
     if len(set(durations_s)) > 1:
         return [
-            _sample(components, [t], [n], [d])[0] for t, n, d in zip(told, noise, durations_s, strict=True)
+            sample(components, [t], [n], [d])[0] for t, n, d in zip(told, noise, durations_s, strict=True)
         ]
     defaults = components.sampling
     audio = generate(
@@ -277,17 +287,17 @@ def codec_round_trip(components: Components, path: Path) -> np.ndarray:
     return components.codec.decode_binaural(latents, audio.shape[-1])[0].float().cpu().numpy()
 
 
-def _store(folder: Path, system: str, name: str, sound: np.ndarray, rate: int, notes: dict) -> None:
-    """A 16 bit FLAC under one gain for both ears, as in the pipeline; then the notes, which mark it done."""
+def store(path: Path, sound: np.ndarray, rate: int, notes: Mapping[str, Any]) -> None:
+    """A 16 bit FLAC of (C, S) under one gain for all channels, as in the pipeline; then the notes (.json
+    beside it), which mark it done."""
     import soundfile
 
     sound = np.nan_to_num(sound)  # a broken sound counts as silence, hence as wrong
     gain = min(1.0, 10 ** (PEAK_DBFS / 20) / max(float(np.abs(sound).max(initial=0)), 1e-9))
     buffer = io.BytesIO()
     soundfile.write(buffer, (sound * gain).T, rate, format="FLAC", subtype="PCM_16")
-    path = sound_path(folder, system, name)
     write_whole(path, buffer.getvalue())
-    write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
+    write_whole(path.with_suffix(".json"), json.dumps({**notes, "gain": gain}, indent=1).encode())
 
 
 def _is_done(folder: Path, system: str, name: str, other: str) -> bool:

@@ -1,0 +1,69 @@
+"""Where a baseline's material comes from: the clips of a dataset, and a folder of sounds, one per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bi_audio_dataset import media
+from bi_audio_dataset.schema import UserError
+from visaudio.data.dataset import check_location, local_files, open_dataset
+from visaudio.data.rows import NEEDED, ParquetRows, TableRows, open_rows
+
+LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
+CODED = (".m4a", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".mka", ".wma")
+VIDEO = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+#: Of several files of one clip the first kind is taken, sound before video, as the evaluation does.
+RANK = {suffix: rank for rank, group in enumerate((LOSSLESS, CODED, VIDEO)) for suffix in group}
+MARK = ".binaural"  # sample.py's: ID.binaural.flac
+
+
+def rows_of(location: str | Path, split: str, config: str = "default") -> ParquetRows | TableRows:
+    """The rows of a split of a BiAudio folder, in place, or a Hub repository. UserError if there are none."""
+    if config == "default":
+        return open_rows(location, [split])
+    check_location(location)
+    files = local_files(Path(location), config)
+    rows = (
+        TableRows(open_dataset(location, [split], config, columns=NEEDED))
+        if files is None
+        else ParquetRows(files, [split])
+    )
+    if not len(rows):
+        raise UserError(f"the '{config}' clips of '{location}' have no rows in split {split}")
+    return rows
+
+
+def sounds_of(folder: str | Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The sound file of each clip: ID.flac, ID.binaural.wav, ID.mp4, ... UserError if one has none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"--sounds {folder}: no such folder; expected one of sounds, one file per clip")
+    found: dict[str, tuple] = {}
+    for path in sorted(folder.iterdir()):
+        rank = RANK.get(path.suffix.lower())
+        if rank is not None and not path.name.startswith(".") and path.is_file():
+            name = path.stem.removesuffix(MARK)
+            key = (not path.stem.endswith(MARK), rank, path.name, path)
+            found[name] = min(found.get(name, key), key)
+    missing = [name for name in ids if name not in found]
+    if missing:
+        raise UserError(
+            f"--sounds {folder}: {len(missing)} of {len(ids)} clips have no sound there, the first is "
+            f"'{missing[0]}'; files are matched by their names without suffix"
+        )
+    return {name: found[name][-1] for name in ids}
+
+
+def read_mono(path: Path) -> tuple[np.ndarray, int]:
+    """(S,) float32, the mean of the file's channels, and its rate. UserError if it cannot be read."""
+    audio, rate = media.read_audio(path)
+    if audio.shape[0] > 2:
+        raise UserError(
+            f"{path}: has {audio.shape[0]} channels, expected 1 or 2: baselines import makes ears of more"
+        )
+    if not audio.shape[1]:
+        raise UserError(f"{path}: holds no samples")
+    return audio.mean(axis=0), rate
