@@ -1,78 +1,89 @@
 #!/usr/bin/env python
-"""The paper's ablation in miniature: what each part of the method adds, over seeds, on the BiAudio-Synth benchmark.
+"""The paper's ablation in miniature, on the BiAudio-Synth benchmark: what each part of the method adds.
 
     python train.py --stages data,codec,clip,synchformer,features
     python -m bi_audio_dataset synth --benchmark --output data/benchmark
     python benchmarks/ablation.py --run runs/tiny --dataset data/benchmark --output runs/ablation
 
-Codec, encoders and features are the run's. A mono network is trained on them once (the trunk: what MMAudio is to
-the paper); then every variant starts from it and is trained for the same time, once for each seed. Each variant
-is the one before it with one thing more; the two-stage ones put the mono variant's sounds into space. All sounds
-are made from the benchmark's MP4 files alone, with one fixed noise for each clip and seed.
+Codec, encoders and features are the run's. A mono network is trained on them once (the trunk: what MMAudio
+is to the paper); then every variant starts from it and is trained for the same time, once for each seed. Each
+variant is the one before it with one thing more; the two-stage ones put the mono variant's sounds into space,
+the learned one by a head that is trained for the same time too. All sounds are made from the MP4 files alone,
+with one fixed noise for each clip.
 
-Everything is kept under --output: an interrupted command goes on where it stopped. Training takes
-(trunk + variants x seeds x minutes / processes) minutes, sampling about 1 s of a core for a clip and variant.
+Everything is kept under --output: an interrupted command goes on where it stopped. --processes trainings run
+at once, of one thread each; sampling takes about a second of a core for a clip and a training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
+from visaudio import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUNK = "trunk"
-PARTS = ("data", "codec", "clip", "synchformer", "features")
+DONE = ("data", "codec", "clip", "synchformer", "features")
 MONO = "configs/ablation-mono-copied.yaml"
-ONE_SIDED = ("flow.loop.mirror_probability=0",)
+NO_MIRROR = ("flow.loop.mirror_probability=0",)
+MEASURES = ("truth", "space", "onsets", "plausibility", "fsad")
+LEARNED = "two-stage-learned"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table. config: below the repository, None is the whole method; overrides of train.py;
-    of: a two-stage variant's mono variant, and `baseline` the command that puts its sounds into space."""
+    """A row of the table. config: below the repository, None is the whole method; overrides: of train.py.
+    of: a two-stage variant's mono variant, whose sounds the baseline of its own name puts into space.
+    before: the row that it is held against.
+    """
 
     name: str
     title: str
+    before: str = ""
     config: str | None = None
     overrides: tuple[str, ...] = ()
     of: str = ""
-    baseline: str = ""
 
 
 VARIANTS = (
-    Variant("mono", "pretrained mono, copied to both ears", MONO, ONE_SIDED),
-    Variant("dual", "+ dual branch", "configs/ablation-no-spacetime.yaml", ONE_SIDED),
-    Variant("spacetime", "+ spacetime module", None, ONE_SIDED),
-    Variant("mirror", "+ mirror augmentation (the method)"),
-    Variant("two-stage-truth", "two stages: mono, true direction", of="mono", baseline="two-stage-truth"),
-    Variant("two-stage-motion", "two stages: mono, motion in the picture", of="mono", baseline="two-stage-motion"),
-    Variant("two-stage-learned", "two stages: mono, learned head", of="mono", baseline="two-stage-learned"),
-)  # fmt: skip
+    Variant("mono", "pretrained mono, copied", config=MONO, overrides=NO_MIRROR),
+    Variant("dual", "+ dual branch", "mono", "configs/ablation-no-spacetime.yaml", NO_MIRROR),
+    Variant("spacetime", "+ spacetime module", "dual", overrides=NO_MIRROR),
+    Variant("mirror", "+ mirror augmentation", "spacetime"),
+    Variant("two-stage-truth", "two stages, true direction", "mirror", of="mono"),
+    Variant("two-stage-motion", "two stages, motion in the picture", "mirror", of="mono"),
+    Variant(LEARNED, "two stages, learned head", "mirror", of="mono"),
+)
+METHOD = "mirror"
+BOUNDS = {"codec": "codec round trip of the truth", "shuffled": "the method, another clip's picture"}
 
 
 @dataclass(frozen=True)
-class Training:
-    """One call of train.py. start: a model folder, None for the trunk."""
+class Task:
+    """A command that makes `folder`; finished where `done` is there. Its output goes to `log`."""
 
-    folder: Path
-    arguments: tuple[str, ...]
+    name: str
+    command: tuple[str, ...]
+    done: Path
+    log: Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        run(options, list(sys.argv[1:] if arguments is None else arguments))
+        run(options, tables.shown_command("benchmarks/ablation.py", given))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,51 +98,245 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    names = ", ".join(variant.name for variant in VARIANTS)
     add("--run", type=Path, required=True, help="a run of train.py that has its features")
+    add("--train-data", required=True, help="the dataset of that run")
     add("--dataset", required=True, help="what is scored on: its test split")
     add("--output", type=Path, required=True)
     add("--seeds", type=int, default=3, help="trainings of each variant (default: 3)")
-    add("--minutes", type=float, default=10.0, help="of each training; at most 60 (default: 10)")
+    add("--minutes", type=float, default=10.0, help="of each training, at most 60 (default: 10)")
     add("--trunk-minutes", type=float, default=40.0, help="of the mono network (default: 40)")
-    add("--processes", type=int, default=2, help="trainings and sampling at once, of one thread each")
-    add("--variants", help="only these, by commas: " + ", ".join(v.name for v in VARIANTS))
+    add("--trunk-threads", type=int, default=2, help="of that training, which is alone (default: 2)")
+    add("--processes", type=int, default=2, help="trainings at once, of one thread each (default: 2)")
+    add("--variants", help=f"only these, by commas: {names}")
     add("--limit", type=int, help="only the first N clips (for a quick look)")
     add("--set", action="append", default=[], metavar="key=value", help="for every training; may be repeated")
+    add("--no-bounds", action="store_true", help="without ceiling and floor")
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, arguments: list[str]) -> None:
-    check(options)
+def run(options: argparse.Namespace, command: str) -> None:
     variants = chosen(options.variants)
-    names = [f"{variant.name}-{seed}" for variant in variants for seed in range(options.seeds)]
-    train_all(options, variants)
-    sounds = {name: make_sounds(options, variant, seed) for variant, seed, name in cells(options, variants)}
-    sounds |= bounds(options)
-    found = score(options, sounds)
-    table = seeds_table.table(found, {v.name: v.title for v in variants}, options.seeds)
-    (options.output / "table.md").write_text(table)
+    check(options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    trained = [variant for variant in variants if not variant.of]
+    do([trunk(options)], 1)
+    do([training(options, v, seed) for v in trained for seed in range(options.seeds)], options.processes)
+    systems = {v.name: [sounds(options, v, seed) for seed in range(options.seeds)] for v in trained}
+    heads = [head(options, seed) for seed in range(options.seeds)] if LEARNED in names(variants) else []
+    do(heads, options.processes)
+    for variant in (v for v in variants if v.of):
+        systems[variant.name] = [second_stage(options, variant, seed) for seed in range(options.seeds)]
+    if not options.no_bounds:
+        systems |= {name: [bound(options, name)] for name in BOUNDS}
+    text = table(options, variants, systems)
+    about = f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then"
+    text = f"{about} {options.seeds} seeds of {options.minutes:g} min for each variant.\n\n{text}"
+    (options.output / "table.md").write_text(text)
+    if options.write_to:
+        tables.replace_part(options.write_to, "ablation", text)
+    print(text)
+
+
+def names(variants: Sequence[Variant]) -> list[str]:
+    return [variant.name for variant in variants]
+
+
+def chosen(wanted: str | None) -> list[Variant]:
+    """The named variants with those that they build on, in the table's order. UserError for no such name."""
+    if wanted is None:
+        return list(VARIANTS)
+    known = {variant.name: variant for variant in VARIANTS}
+    asked = wanted.split(",")
+    for name in asked:
+        if name not in known:
+            raise UserError(f"--variants: there is no {name!r}, expected of {', '.join(known)}")
+    asked += [known[name].of for name in asked]
+    return [variant for variant in VARIANTS if variant.name in asked]
 
 
 def check(options: argparse.Namespace) -> None:
     """UserError for what would come to light after hours."""
     if not 0 < options.minutes <= 60:
         raise UserError(f"--minutes {options.minutes:g}: expected more than 0 and at most 60")
-    if options.seeds < 1 or options.processes < 1:
-        raise UserError("--seeds and --processes: expected at least 1")
-    for part in PARTS:
+    if min(options.seeds, options.processes, options.trunk_threads) < 1:
+        raise UserError("--seeds, --processes and --trunk-threads: expected at least 1")
+    for part in DONE:
         record = options.run / part / "stage.json"
         if not record.is_file() or not json.loads(record.read_text()).get("finished"):
             raise UserError(
-                f"{options.run}: its stage {part} is not finished: python train.py --stages {','.join(PARTS)} "
-                f"output={options.run}"
+                f"{options.run}: its stage {part} is not finished; first python train.py "
+                f"--stages {','.join(DONE)} output={options.run}"
             )
 
 
-def chosen(names: str | None) -> list[Variant]:
-    known = {variant.name: variant for variant in VARIANTS}
-    wanted = list(known) if names is None else names.split(",")
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"--variants: there is no {name!r}, expected of {', '.join(known)}")
-    return [known[name] for name in known if name in wanted or any(known[w].of == name for w in wanted)]
+# -------------------- trainings
+
+
+def trunk(options: argparse.Namespace) -> Task:
+    variant = Variant(TRUNK, "", config=MONO, overrides=NO_MIRROR)
+    return _train(options, TRUNK, variant, 0, options.trunk_minutes, options.trunk_threads, ())
+
+
+def training(options: argparse.Namespace, variant: Variant, seed: int) -> Task:
+    start = (f"init_from={options.output / TRUNK / 'model'}",)
+    return _train(options, f"{variant.name}-{seed}", variant, seed, options.minutes, 1, start)
+
+
+def _train(
+    options: argparse.Namespace,
+    name: str,
+    variant: Variant,
+    seed: int,
+    minutes: float,
+    threads: int,
+    start: tuple[str, ...],
+) -> Task:
+    folder = options.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in DONE:  # the run's own, which no variant changes
+        if not (folder / part).exists():
+            (folder / part).symlink_to((options.run / part).resolve(), target_is_directory=True)
+    config = ("--config", str(ROOT / variant.config)) if variant.config else ()
+    settings = (
+        f"output={folder}",
+        f"data.path={options.train_data}",
+        f"seed={seed}",
+        f"threads={threads}",
+        f"flow.loop.max_minutes={minutes:g}",
+        "flow.loop.validate_every=0",
+        *variant.overrides,
+        *start,
+        *options.set,
+    )
+    train = (sys.executable, str(ROOT / "train.py"), *config, "--adopt", "--stages", "flow,export")
+    command = (*train, *settings)
+    return Task(name, command, folder / "model" / "config.json", folder / "train.log")
+
+
+def head(options: argparse.Namespace, seed: int) -> Task:
+    """The learned head of the two-stage variant, which gets the time that every other training gets."""
+    folder = options.output / f"head-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = (
+        *(sys.executable, "-m", "visaudio.evaluation.baselines", "train-spatialiser"),
+        *("--dataset", options.train_data, "--features", str(options.run / "features")),
+        *("--output", str(folder / "head"), "--minutes", f"{options.minutes:g}", "--seed", str(seed)),
+    )
+    return Task(folder.name, command, folder / "head" / "spatialiser.json", folder / "train.log")
+
+
+def do(tasks: Sequence[Task], processes: int) -> None:
+    """Runs what is not finished, `processes` at once. UserError with the log's last line where one fails."""
+    todo = [task for task in tasks if not task.done.is_file()]
+    if not todo:
+        return
+    bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=todo[0].name, unit="training")
+    with bar, ThreadPoolExecutor(processes) as pool:
+        running = {pool.submit(_call, task): task for task in todo}
+        try:
+            for finished in as_completed(running):
+                finished.result()
+                bar.set_description(running[finished].name)
+                bar.update()
+        except BaseException:
+            for other in running:
+                other.cancel()
+            raise
+
+
+def _call(task: Task) -> None:
+    with open(task.log, "a", encoding="utf-8") as log:
+        log.write(f"$ {shlex.join(task.command)}\n")
+        log.flush()
+        code = subprocess.call(task.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    if code or not task.done.is_file():
+        last = task.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+        raise UserError(f"{task.name} ended with {code}; the last line of {task.log}: {last[:300]}")
+
+
+# -------------------- sounds
+
+
+def sounds(options: argparse.Namespace, variant: Variant, seed: int) -> Path:
+    """The folder of a trained variant's sounds, made as far as they are missing."""
+    from visaudio.evaluation.generation import Generation, generate
+
+    folder = options.output / f"{variant.name}-{seed}"
+    for shared in ("clips", "conditions"):  # of one dataset and one set of encoders
+        (options.output / shared).mkdir(exist_ok=True)
+        if not (folder / shared).exists():
+            (folder / shared).symlink_to((options.output / shared).resolve(), target_is_directory=True)
+    settings = Generation(str(folder / "model"), workers=options.processes)
+    made, _ = generate(options.dataset, folder, settings, limit=options.limit)
+    return made
+
+
+def second_stage(options: argparse.Namespace, variant: Variant, seed: int) -> Path:
+    mono = options.output / f"{variant.of}-{seed}"
+    extra = {"spatialiser": options.output / f"head-{seed}" / "head"} if variant.name == LEARNED else {}
+    return _baseline(
+        options,
+        variant.name,
+        options.output / f"{variant.name}-{seed}",
+        sounds=mono / "sounds" / "model",
+        model=str(mono / "model"),
+        **extra,
+    )
+
+
+def bound(options: argparse.Namespace, name: str) -> Path:
+    model = options.output / f"{METHOD}-0" / "model"
+    return _baseline(options, name, options.output / "bounds", model=str(model))
+
+
+def _baseline(options: argparse.Namespace, name: str, output: Path, **settings) -> Path:
+    from visaudio.evaluation.baselines.running import Request
+    from visaudio.evaluation.baselines.running import run as make
+
+    def bar(what: str, total: int) -> tqdm:
+        return tqdm(total=total, desc=f"{output.name}: {what}", unit="clip", smoothing=0.05)
+
+    request = Request(
+        name, options.dataset, output, limit=options.limit, workers=options.processes, **settings
+    )
+    return make(request, bar)
+
+
+# -------------------- the table
+
+
+# of all clips; then of the kinds of clip that the truth tells apart
+ALL = ("fsad", "space_ild_error_db", "onsets_f1", "plausibility")
+OF_KINDS = (
+    "truth_side", "truth_r", "truth_r_moving", "truth_ild_error_db", "truth_itd_phase_us", "truth_onset_f1",
+    "truth_sound_class",
+)  # fmt: skip
+
+
+def table(options: argparse.Namespace, variants: Sequence[Variant], systems: dict[str, list[Path]]) -> str:
+    from visaudio.evaluation.runner import Options, score
+    from visaudio.evaluation.seeds import SeedTable, markdown
+    from visaudio.evaluation.synth_benchmark import GROUPS
+
+    folders = {f"{name}-{seed}": folder for name, of in systems.items() for seed, folder in enumerate(of)}
+    settings = Options(measures=MEASURES, workers=options.processes, limit=options.limit)
+    scored = score(folders, options.dataset, options.output / "evaluation", settings, say=print)
+    by_method = {name: [f"{name}-{seed}" for seed in range(len(of))] for name, of in systems.items()}
+    titles = {variant.name: variant.title for variant in VARIANTS} | BOUNDS
+    before = {variant.name: variant.before for variant in variants if variant.before in by_method}
+    clips = {name: {c.id for c in scored.clips if name in c.reference.groups} for name in GROUPS}
+    parts = []
+    for name, among in {"": None, **clips}.items():
+        if among is not None and not among:
+            continue
+        found = SeedTable(scored.figures, by_method, among)
+        columns = [figure for figure in (OF_KINDS if name else ALL) if figure in found.figures]
+        what = f"{GROUPS[name]} ({len(among)} clips)" if name else f"All {len(scored.clips)} clips"
+        parts.append(f"{what}:\n\n{markdown(found, titles, columns, before)}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

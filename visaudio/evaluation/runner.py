@@ -63,6 +63,18 @@ class Options:
             raise UserError(f"limit must be at least 1, got {self.limit}")
 
 
+@dataclass(frozen=True)
+class Scored:
+    """All clips heard and compared, before anything is said of them. figures: of systems over any clips."""
+
+    clips: tuple[ClipFiles, ...]
+    folders: Mapping[str, pairs.Folder]
+    figures: Figures
+    collected: Collected
+    problems: Problems
+    unavailable: Mapping[str, str]
+
+
 def evaluate(
     systems: Mapping[str, str | Path],
     reference: str | Path | None,
@@ -78,6 +90,24 @@ def evaluate(
     there). made: how a system's sounds came about, for the record. say: is told each thing worth a line.
     Raises UserError for what cannot be evaluated, and with options.strict for any problem.
     """
+    scored = score(systems, reference, output, options, say=say)
+    return replace(
+        results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}),
+        problems=scored.problems.found(),
+        unavailable=scored.unavailable,
+        made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
+    )
+
+
+def score(
+    systems: Mapping[str, str | Path],
+    reference: str | Path | None,
+    output: str | Path,
+    options: Options = Options(),
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Scored:
+    """As `evaluate`, up to where figures are made of what was found."""
     output = Path(output)
     problems = Problems()
     # what costs nothing first: a mistake in the command line is told before weights are loaded
@@ -108,12 +138,7 @@ def evaluate(
     _check_scored(collected, problems)
     _check_strict(options, problems)
     figures = Figures(chosen, collected, cache, options.resamples, options.seed)
-    return replace(
-        results_of(clips, folders, collected, figures, made or {}),
-        problems=problems.found(),
-        unavailable=unavailable,
-        made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
-    )
+    return Scored(tuple(clips), folders, figures, collected, problems, unavailable)
 
 
 def _check_strict(options: Options, problems: Problems) -> None:

@@ -81,7 +81,7 @@ class Figures:
                     if measure.keeps_heard:
                         continue
                     ids = [clip for clip in ids if clip in among]
-                found[system] |= figures_of(self._resampled(system, measure, tuple(ids))[0])
+                found[system] |= figures_of(self.resampled(system, measure, tuple(ids))[0])
         return found
 
     def comparisons(self) -> Iterator[Comparison]:
@@ -92,11 +92,13 @@ class Figures:
                 theirs = set(self.collected.ids(b, measure.name))
                 ids = tuple(c for c in self.collected.ids(a, measure.name) if c in theirs)
                 if ids:
-                    (of_a, clips_a), (of_b, clips_b) = (self._resampled(s, measure, ids) for s in (a, b))
+                    (of_a, clips_a), (of_b, clips_b) = (self.resampled(s, measure, ids) for s in (a, b))
                     both.append(Both(measure, of_a, of_b, clips_a, clips_b))
             yield from compare(a, b, both)
 
-    def _resampled(self, system: str, measure: Measure, ids: tuple[str, ...]) -> tuple[Resampled, ClipSet]:
+    def resampled(self, system: str, measure: Measure, ids: tuple[str, ...]) -> tuple[Resampled, ClipSet]:
+        """Of the clips `ids`, which the measure must have scored: their figures, also over resampled clips,
+        and their rows. Systems with the same clips are resampled alike."""
         clips = self.collected.clip_set(system, measure, ids, self.cache)
         key = (system, measure.name, ids)
         if key not in self._known:
