@@ -1,0 +1,138 @@
+"""benchmarks/ablation.py: what it trains, from what, and what it says before hours are spent."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from visaudio.training.recipe import load_train_config
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "benchmarks" / "ablation.py"
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    spec = importlib.util.spec_from_file_location("ablation", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablation"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(ablation, tmp_path):
+    for part in ablation.DONE:
+        (tmp_path / "run" / part).mkdir(parents=True)
+        (tmp_path / "run" / part / "stage.json").write_text(json.dumps({"finished": True}))
+    given = ["--run", str(tmp_path / "run"), "--train-data", "data/synth", "--dataset", "data/benchmark"]
+    return ablation.parse([*given, "--output", str(tmp_path / "out"), "--set", "flow.loop.batch_size=8"])
+
+
+def _given(options):
+    folders = ["--run", str(options.run), "--output", str(options.output)]
+    return [*folders, "--train-data", "data/synth", "--dataset", "data/benchmark"]
+
+
+def _config(task):
+    """What the train.py of a task would train."""
+    arguments = list(task.command[2:])
+    config = arguments[arguments.index("--config") + 1] if "--config" in arguments else None
+    return load_train_config(config, [a for a in arguments if "=" in a and not a.startswith("--")])
+
+
+def test_each_variant_is_the_one_before_with_one_thing_more(ablation, options):
+    configs = {}
+    for variant in ablation.VARIANTS:
+        if not variant.of:
+            configs[variant.name] = _config(ablation.training(options, variant, 1))
+    network = {name: config.model.network for name, config in configs.items()}
+    mirror = {name: config.flow.loop.mirror_probability for name, config in configs.items()}
+    assert {n: c.dual_branch for n, c in network.items()} == {
+        "mono": False, "dual": True, "spacetime": True, "mirror": True
+    }  # fmt: skip
+    assert {n: c.spacetime for n, c in network.items()} == {
+        "mono": False, "dual": False, "spacetime": True, "mirror": True
+    }  # fmt: skip
+    assert mirror == {"mono": 0, "dual": 0, "spacetime": 0, "mirror": 0.5}
+    assert configs["mono"].sampling.shared_noise and not configs["dual"].sampling.shared_noise
+    assert network["spacetime"] == network["mirror"]
+    for config in configs.values():  # the same for all
+        assert config.init_from == str(options.output / "trunk" / "model")
+        assert (config.flow.loop.max_minutes, config.flow.loop.batch_size, config.seed) == (10, 8, 1)
+
+
+def test_the_trunk_is_mono_and_starts_from_nothing(ablation, options):
+    config = _config(ablation.trunk(options))
+    assert config.init_from is None and not config.model.network.dual_branch
+    assert (config.flow.loop.max_minutes, config.threads) == (40, 2)
+
+
+def test_a_training_sees_the_runs_own_features(ablation, options):
+    task = ablation.training(options, ablation.VARIANTS[0], 0)
+    for part in ablation.DONE:
+        assert (options.output / task.name / part / "stage.json").is_file()
+    assert (options.output / task.name / "features").resolve() == (options.run / "features").resolve()
+
+
+def test_two_stages_bring_what_they_stand_on(ablation):
+    assert ablation.names(ablation.chosen("two-stage-motion")) == ["mono", "two-stage-motion"]
+    assert ablation.names(ablation.chosen(None)) == [v.name for v in ablation.VARIANTS]
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--minutes", "61"], "--minutes 61: expected more than 0 and at most 60"),
+        (["--seeds", "0"], "expected at least 1"),
+        (["--variants", "mono,stereo"], "there is no 'stereo', expected of mono, dual"),
+    ],
+)
+def test_mistakes_are_one_line(ablation, options, extra, said, capsys):
+    given = [
+        "--run",
+        str(options.run),
+        "--train-data",
+        "d",
+        "--dataset",
+        "d",
+        "--output",
+        str(options.output),
+    ]
+    assert ablation.main([*given, *extra]) == 2
+    assert said in capsys.readouterr().err
+    assert not options.output.exists()
+
+
+def test_a_run_without_features_is_one_line(ablation, options, capsys):
+    (options.run / "features" / "stage.json").write_text('{"finished": false}')
+    given = [
+        "--run",
+        str(options.run),
+        "--train-data",
+        "d",
+        "--dataset",
+        "d",
+        "--output",
+        str(options.output),
+    ]
+    assert ablation.main(given) == 2
+    assert "its stage features is not finished; first python train.py --stages" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_told_by_its_last_line(ablation, tmp_path, monkeypatch):
+    script = "print('error: no such thing'); raise SystemExit(2)"
+    task = ablation.Task("dual-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log")
+    with pytest.raises(ablation.UserError, match="dual-0 ended with 2; .* error: no such thing"):
+        ablation.do([task], 1)
+
+
+def test_what_is_done_is_not_done_again(ablation, tmp_path):
+    count = tmp_path / "count"
+    script = f"open({str(count)!r}, 'a').write('x'); open({str(tmp_path / 'done')!r}, 'w')"
+    task = ablation.Task("mono-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log")
+    ablation.do([task], 2)
+    ablation.do([task], 2)
+    assert count.read_text() == "x"
