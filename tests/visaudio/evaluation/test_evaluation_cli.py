@@ -246,7 +246,9 @@ def test_a_model_is_heard_and_scored_in_one_command(three, two_clips, micro, cap
 
     assert read_truth(results.path(clip.truth)).sources[0].azimuth_deg[0] == -30
     assert results.groups["gated"] == ("fake-000", "fake-001")
-    assert results.group_figures["gated"]["model"]["ild_db"] == results.figures["model"]["ild_db"]
+    assert set(results.group_figures["gated"]["model"]) == {"level_error_db", "ild_db", "picture_bytes"}
+    of_group, of_all = results.group_figures["gated"]["model"]["ild_db"], results.figures["model"]["ild_db"]
+    assert (of_group.value, of_group.clips) == (of_all.value, 2)
 
     sounds = sorted((three / "out" / "sounds" / "model").glob("*.flac"))
     before = [path.stat().st_mtime_ns for path in sounds]
