@@ -34,9 +34,9 @@ from visaudio.evaluation.measures import (
 )
 
 WEIGHTS = "laion/larger_clap_general"
-TEXTS = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+BESIDE = ("preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
 TENSORS = ("model.safetensors", "pytorch_model.bin")
-OWN = "give a folder of transformers' that you have (weights: clap)"
+OWN = "give a folder of transformers' that you have (--weights clap=FOLDER)"
 
 
 class Clap(Measure):
@@ -150,27 +150,10 @@ def _fetch(repository: str) -> Path:
     first = hub_access.fetch_file(repository, "config.json", what=f"CLAP's config.json of {repository}")
     commit = hub_access.commit_of(first, "config.json")
 
-    def get(file: str) -> Path:
-        return hub_access.fetch_file(repository, file, commit, what=f"CLAP's {file} of {repository}")
-
-    get("preprocessor_config.json")
-    _first(get, TENSORS)
-    _first(get, ("tokenizer.json", "vocab.json"))
-    for file in TEXTS:
-        try:
-            get(file)
-        except UserError:  # which of them there are depends on the tokenizer; loading says if one is lacking
-            continue
+    for file in BESIDE:
+        hub_access.fetch_file(repository, file, commit, what=f"CLAP's {file} of {repository}")
+    weight_files.fetch_first([f"{repository}@{commit}:{file}" for file in TENSORS], "CLAP")
     return first.parent
-
-
-def _first(get: Any, files: tuple[str, ...]) -> Path:
-    for file in files[:-1]:
-        try:
-            return get(file)
-        except UserError:
-            continue
-    return get(files[-1])
 
 
 def _load(folder: Path) -> tuple[torch.nn.Module, Any, Any]:
@@ -191,8 +174,10 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Any, Any]:
     except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
         reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(f"cannot load a CLAP from {folder} ({reason}): {OWN}") from error
-    # transformers would go on with random weights in their place
-    if missing := sorted(map(str, loading["missing_keys"])):
+    # transformers would go on with random weights in their place; tables of indices it makes anew
+    state = model.state_dict()
+    missing = sorted(k for k in map(str, loading["missing_keys"]) if k in state and state[k].is_floating_point())
+    if missing:
         raise UserError(
             f"{folder}: not the weights of a CLAP: missing {missing[:2]} ({len(missing)} in all): {OWN}"
         )

@@ -25,7 +25,7 @@ from visaudio.encoders.synchformer_audio import SAMPLE_RATE
 from visaudio.encoders.synchformer_sync import VIDEO_FPS, Synchformer
 from visaudio.evaluation.given_weights import weights_file
 from visaudio.evaluation.measures import FigureSpec, Heard, Measure, Scene, Settings, Sound
-from visaudio.evaluation.seen import frames_at, picture_digest
+from visaudio.evaluation.seen import frames_at, picture_state
 from visaudio.model.warm_start import REPOSITORY
 
 WEIGHTS = f"{REPOSITORY}:ext_weights/synchformer_state_dict.pth"
@@ -33,7 +33,7 @@ WHAT = "the whole Synchformer"
 SAMPLES_PER_FRAME = round(SAMPLE_RATE / VIDEO_FPS)
 MISSING_FRAMES = 3  # at most so many are made up by repeating a video's last, as av-benchmark does
 SLACK_FRAMES = 0.05  # 2 ms: a sound a few samples short of a whole frame has that frame
-PICTURES_HELD = 32  # clips whose visual features wait for their other sounds, 0.6 MB each
+PICTURES_HELD = 8  # clips whose visual features wait for their other sounds, 0.6 MB each
 
 
 class Desync(Measure):
@@ -51,14 +51,11 @@ class Desync(Measure):
         """fingerprint: of the weights."""
         self.model, self.device = model.to(device), device
         self._key = f"desync-1-{fingerprint[:12]}"
-        self._pictures: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
+        self._pictures: OrderedDict[tuple, Tensor] = OrderedDict()
 
     @property
     def key(self) -> str:
         return self._key
-
-    def scene_key(self, scene: Scene) -> str:
-        return picture_digest(scene.video)
 
     @torch.no_grad()
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
@@ -101,7 +98,7 @@ class Desync(Measure):
 
     def _visual_features(self, scene: Scene, frames: int) -> Tensor:
         """(1, G, v, D) of the first `frames`; kept for the clip's other sounds."""
-        which = (picture_digest(scene.video), frames)
+        which = (picture_state(scene.video), frames)
         if which not in self._pictures:
             pictures = frames_at(
                 scene.video, np.arange(frames) / VIDEO_FPS, self.model.config.visual.image_size

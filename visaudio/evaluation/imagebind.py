@@ -37,7 +37,7 @@ from visaudio.evaluation.measures import (
     Sound,
     Unavailable,
 )
-from visaudio.evaluation.seen import picture_digest
+from visaudio.evaluation.seen import picture_state
 
 PACKAGE = "imagebind.models.imagebind_model"
 OWN_PLACE = Path(".checkpoints") / "imagebind_huge.pth"  # where the package's own loader keeps it
@@ -47,7 +47,7 @@ WINDOW_S, WINDOWS = 2.0, 3
 MELS, MEL_FRAMES = 128, 204
 MEL_MEAN, MEL_STD = -4.268, 9.138
 PICTURE_SIZE, PICTURE_PERIOD_S = 224, 2.0
-PICTURES_HELD = 1024  # embeddings of 4 KB
+PICTURES_HELD = 8  # clips whose embeddings wait for their other sounds
 
 
 class ImageBind(Measure):
@@ -64,14 +64,11 @@ class ImageBind(Measure):
         """model: ImageBind's: a dict of inputs by "vision" and "audio" -> a dict of embeddings."""
         self.model, self.device = model.to(device), device
         self._key = f"imagebind-1-{fingerprint[:12]}"
-        self._pictures: OrderedDict[tuple[str, float], Tensor] = OrderedDict()
+        self._pictures: OrderedDict[tuple, Tensor] = OrderedDict()
 
     @property
     def key(self) -> str:
         return self._key
-
-    def scene_key(self, scene: Scene) -> str:
-        return picture_digest(scene.video)
 
     @torch.no_grad()
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
@@ -92,7 +89,7 @@ class ImageBind(Measure):
 
     def _picture(self, scene: Scene) -> Tensor:
         """(1, D); kept for the clip's other sounds."""
-        which = (picture_digest(scene.video), round(scene.duration_s, 3))
+        which = (picture_state(scene.video), round(scene.duration_s, 3))
         if which not in self._pictures:
             seen = picture_input(scene.video, scene.duration_s)[None].to(self.device)
             self._pictures[which] = self.model({"vision": seen})["vision"]
@@ -198,7 +195,7 @@ def make(settings: Settings) -> ImageBind:
     if "imagebind" not in settings.weights and not OWN_PLACE.is_file():
         raise Unavailable(
             f"no IB-score: no weights at {OWN_PLACE}; fetch {URL} (4.5 GB, CC BY-NC-SA 4.0), or name the "
-            "file you have (weights: imagebind)"
+            "file you have (--weights imagebind=FILE)"
         )
     path = weight_files.fetch(source, "ImageBind")
     try:

@@ -124,11 +124,6 @@ class Measure(ABC):
         """Short and fit for a file name; changes with the definition, the settings and the weights: cached
         arrays of another key are not used."""
 
-    def scene_key(self, scene: Scene) -> str:
-        """What `hear` takes of the scene besides its length (a digest of the picture), fit for a file name:
-        cached arrays of another are not used. Empty where it hears the sound alone."""
-        return ""
-
     @abstractmethod
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         """Numeric arrays of one sound, generated or reference. Must not depend on the other sound."""

@@ -1,12 +1,10 @@
-"""What measures see of a clip: frames at given times, and which file it was.
+"""What measures see of a clip: frames at given times.
 
 Legend: T frames.
 """
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +23,7 @@ def frames_at(video: Path, times_s: np.ndarray, size: int) -> Tensor:
     return torch.cat([prepare_frames(block, size, "crop") for block in blocks])
 
 
-def picture_digest(video: Path | None) -> str:
-    """Of the file's bytes, 16 hexadecimal digits; "" without a picture."""
-    if video is None:
-        return ""
-    state = video.stat()
-    return _digest(video, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=64)
-def _digest(video: Path, changed_ns: int, size: int) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    with video.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def picture_state(video: Path) -> tuple[Path, int, int]:
+    """Tells one file from another, and from what it was before it was written anew."""
+    found = video.stat()
+    return video, found.st_mtime_ns, found.st_size

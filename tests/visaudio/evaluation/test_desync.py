@@ -24,8 +24,8 @@ EVENTS_S = (0.4, 1.1, 1.5, 2.3, 3.1, 3.3, 4.6, 5.0, 5.9, 6.4, 7.0, 7.5)
 
 
 class Correlator(Synchformer):
-    """Stands where the network stands: brightness and loudness of each 0.04 s, and at which class's shift they
-    agree best. Segments, their order and the classes are as the network's."""
+    """Stands where the network stands: brightness and loudness of each 0.04 s, and at which class's shift
+    they agree best. Segments, their order and the classes are as the network's."""
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -128,15 +128,16 @@ def test_the_picture_is_seen_once_for_all_sounds_of_a_clip(flashes):
     assert model.calls == 2
 
 
-def test_what_is_kept_belongs_to_one_picture(flashes, tmp_path):
-    measure = Desync(Correlator(), "0" * 64)
-    other = tmp_path / "other.mp4"
-    write_video(other, [np.zeros((32, 32, 3), np.uint8)] * 25, FPS)
-    copy = tmp_path / "copy.mp4"
-    copy.write_bytes(flashes.read_bytes())
-    keys = [measure.scene_key(Scene("a", SECONDS, video=video)) for video in (flashes, copy, other)]
-    assert keys[0] == keys[1] != keys[2] and len(keys[0]) == 16
-    assert measure.scene_key(Scene("a", SECONDS)) == ""
+def test_a_picture_that_was_written_anew_is_seen_anew(flashes, tmp_path):
+    measure, film = Desync(Correlator(), "0" * 64), tmp_path / "film.mp4"
+    film.write_bytes(flashes.read_bytes())
+    scene = Scene("a", SECONDS, video=film)
+    assert np.allclose(measure.hear(clicks(0.2), scene)["offset_s"], 0.2)
+    late = np.zeros((round(SECONDS * FPS), 32, 64, 3), np.uint8)
+    for event in EVENTS_S:
+        late[min(len(late) - 1, round((event + 0.4) * FPS))] = 255
+    write_video(film, list(late), FPS)
+    assert np.allclose(measure.hear(clicks(0.2), scene)["offset_s"], 0.6)
 
 
 def test_short_clips_are_refused_with_their_length(flashes):
