@@ -10,7 +10,9 @@ frequency and time, D width.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -81,11 +83,6 @@ def log_mel(audio: Tensor, config: SynchformerAudioConfig | None = None) -> Tens
     of its own: reflected at its ends, and its 65 frames are filled up to L with a logarithm of 0.
     """
     config = config or SynchformerAudioConfig()
-    from transformers.audio_utils import mel_filter_bank
-
-    bank = mel_filter_bank(
-        N_FFT // 2 + 1, config.bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm=None, mel_scale="htk"
-    )
     spectrum = torch.stft(
         audio.reshape(-1, audio.shape[-1]).float(),
         N_FFT,
@@ -97,10 +94,25 @@ def log_mel(audio: Tensor, config: SynchformerAudioConfig | None = None) -> Tens
         return_complex=True,
     )
     power = spectrum.real**2 + spectrum.imag**2
-    mel = torch.from_numpy(bank).T.to(power) @ power
+    mel = _mel_bands(config.bands).to(power) @ power
     logarithm = torch.log(mel + LOG_FLOOR)[..., : config.frames]
     logarithm = F.pad(logarithm, (0, config.frames - logarithm.shape[-1]))
     return ((logarithm - MEAN) / (2 * STD)).reshape(*audio.shape[:-1], *logarithm.shape[-2:])
+
+
+@lru_cache(maxsize=2)
+def _mel_bands(bands: int) -> Tensor:
+    """(bands, N_FFT / 2 + 1) triangles of HTK's scale, each with a peak of 1."""
+    from transformers.audio_utils import mel_filter_bank
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of the lowest bands, which lie between bins, as in training
+        bank = mel_filter_bank(
+            N_FFT // 2 + 1, bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm=None, mel_scale="htk"
+        )
+    return torch.from_numpy(bank).T
 
 
 class Holder(nn.Module):

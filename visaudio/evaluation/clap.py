@@ -176,7 +176,9 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Any, Any]:
         raise UserError(f"cannot load a CLAP from {folder} ({reason}): {OWN}") from error
     # transformers would go on with random weights in their place; tables of indices it makes anew
     state = model.state_dict()
-    missing = sorted(k for k in map(str, loading["missing_keys"]) if k in state and state[k].is_floating_point())
+    missing = sorted(
+        k for k in map(str, loading["missing_keys"]) if k in state and state[k].is_floating_point()
+    )
     if missing:
         raise UserError(
             f"{folder}: not the weights of a CLAP: missing {missing[:2]} ({len(missing)} in all): {OWN}"

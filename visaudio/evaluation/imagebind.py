@@ -15,7 +15,9 @@ Legend: E = 3 signals: mix, left, right; T frames, W windows, D dimensions of an
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ OWN_PLACE = Path(".checkpoints") / "imagebind_huge.pth"  # where the package's o
 URL = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
 SAMPLE_RATE = 16000
 WINDOW_S, WINDOWS = 2.0, 3
-MELS, MEL_FRAMES = 128, 204
+N_FFT, MELS, MEL_FRAMES = 512, 128, 204
 MEL_MEAN, MEL_STD = -4.268, 9.138
 PICTURE_SIZE, PICTURE_PERIOD_S = 224, 2.0
 PICTURES_HELD = 8  # clips whose embeddings wait for their other sounds
@@ -114,36 +116,47 @@ def sound_input(signal: np.ndarray) -> Tensor:
 
 def _log_mel(window: np.ndarray) -> Tensor:
     """Kaldi's log-mel frames (25 ms every 10 ms, pre-emphasis 0.97): (S,) -> (MELS, MEL_FRAMES)."""
-    from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+    from transformers.audio_utils import spectrogram, window_function
 
-    frame, hop, n_fft = 400, 160, 512
+    frame, hop = 400, 160
     window = np.pad(window, (0, max(0, frame - len(window)))).astype(np.float64)
-    bank = mel_filter_bank(
-        n_fft // 2 + 1,
-        MELS,
-        20.0,
-        SAMPLE_RATE / 2,
-        SAMPLE_RATE,
-        norm=None,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
-    )
     found = spectrogram(
         window - window.mean(),
         window_function(frame, "hann", periodic=False),
         frame,
         hop,
-        n_fft,
+        N_FFT,
         power=2.0,
         center=False,
         preemphasis=0.97,
-        mel_filters=bank,
+        mel_filters=_kaldis_bands(),
         log_mel="log",
         mel_floor=float(np.finfo(np.float32).eps),
         remove_dc_offset=True,
     )
     found = torch.from_numpy(found).float()[:, :MEL_FRAMES]
     return F.pad(found, (0, MEL_FRAMES - found.shape[1]))
+
+
+@lru_cache(maxsize=1)
+def _kaldis_bands() -> np.ndarray:
+    """(N_FFT / 2 + 1, MELS) triangles, even in mel."""
+    from transformers.audio_utils import mel_filter_bank
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of the lowest bands, which lie between bins, as in training
+        return mel_filter_bank(
+            N_FFT // 2 + 1,
+            MELS,
+            20.0,
+            SAMPLE_RATE / 2,
+            SAMPLE_RATE,
+            norm=None,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
 
 
 def picture_input(video: Path, duration_s: float) -> Tensor:
