@@ -10,14 +10,14 @@ import numpy as np
 from visaudio.evaluation import onsets
 from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Scene, Settings, Sound
 
-ENVELOPE_RATE = 22050
+RATE = 22050  # of both: sounds of all rates are heard in the same bands
 FRAME, HOP = 512, 128  # of the envelope, as in T-Foley
 SIGNALS = ("mix", "left", "right")
 COUNTS = ("hits", "generated", "reference")
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
-    """(..., S) at ENVELOPE_RATE -> (..., F) root mean square of FRAME samples around every HOP-th.
+    """(..., S) at RATE -> (..., F) root mean square of FRAME samples around every HOP-th.
 
     Beyond its ends the sound is taken as silent. F = 1 + S // HOP.
     """
@@ -46,11 +46,12 @@ class EventTimes(Measure):
 
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         """onset_s_SIGNAL (n,) and envelope (E, F)."""
+        signals = _signals(sound.at(RATE))
         heard = {
-            f"onset_s_{name}": onsets.detect_onsets(signal, sound.sample_rate)
-            for name, signal in zip(SIGNALS, _signals(sound.audio), strict=True)
+            f"onset_s_{name}": onsets.detect_onsets(signal, RATE)
+            for name, signal in zip(SIGNALS, signals, strict=True)
         }
-        heard["envelope"] = envelope(_signals(sound.at(ENVELOPE_RATE)))
+        heard["envelope"] = envelope(signals)
         return heard
 
     def compare(self, generated: Heard, reference: Heard | None, scene: Scene) -> dict[str, float]:

@@ -144,9 +144,7 @@ def _kaldis_bands() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the lowest bands, which lie between bins, as in training
+        warnings.simplefilter("ignore")  # of the lowest bands, which lie between bins, as in training
         return mel_filter_bank(
             N_FFT // 2 + 1,
             MELS,

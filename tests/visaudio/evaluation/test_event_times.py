@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from visaudio.evaluation import measures, onsets
-from visaudio.evaluation.event_times import ENVELOPE_RATE, EventTimes, envelope
+from visaudio.evaluation.event_times import RATE as ENVELOPE_RATE
+from visaudio.evaluation.event_times import EventTimes, envelope
 from visaudio.evaluation.measures import ClipSet, Scene, Settings, Sound
 
 RATE = 44100
