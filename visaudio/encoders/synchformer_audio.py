@@ -106,9 +106,7 @@ def _mel_bands(bands: int) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the lowest bands, which lie between bins, as in training
+        warnings.simplefilter("ignore")  # of the lowest bands, which lie between bins, as in training
         bank = mel_filter_bank(
             N_FFT // 2 + 1, bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm=None, mel_scale="htk"
         )

@@ -160,8 +160,8 @@ def _kaldis_bands() -> np.ndarray:
 def picture_input(video: Path, duration_s: float) -> Tensor:
     """-> (crops and pairs, 3, 2, 224, 224), of frames in the middle of each 2 s.
 
-    There av-benchmark's decoder takes them too. In 2 to 4 s there is one, in less the middle one, which then
-    makes the pair alone.
+    FFmpeg's fps=0.5, by which av-benchmark reads, gives the frame before each of these. In 2 to 4 s there is
+    one, in less the middle one, which then makes the pair alone.
     """
     shown_s = min(duration_s, media.probe(video).duration_s)
     count = int(shown_s / PICTURE_PERIOD_S + 1e-6)
