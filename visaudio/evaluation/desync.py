@@ -70,15 +70,13 @@ class Desync(Measure):
         return {"offset_s": offsets.expand(3, -1).numpy().copy()}
 
     def compare(self, generated: Heard, reference: Heard | None, scene: Scene) -> dict[str, float]:
-        offsets = generated["offset_s"]
-        size = np.abs(offsets).mean(axis=1)
+        apart = np.abs(generated["offset_s"]).mean(axis=1)
+        in_step = np.nan if reference is None else np.abs(reference["offset_s"][0]).mean()
         return {
-            "desync": float(size[0]),
-            "desync_ears": float(size[1:].mean()),
-            "desync_offset": float(offsets[0].mean()),
-            "desync_reference": float(
-                "nan" if reference is None else np.abs(reference["offset_s"][0]).mean()
-            ),
+            "desync": float(apart[0]),
+            "desync_ears": float(apart[1:].mean()),
+            "desync_offset": float(generated["offset_s"][0].mean()),
+            "desync_reference": float(in_step),
         }
 
     def _common_frames(self, scene: Scene) -> int:
@@ -100,11 +98,9 @@ class Desync(Measure):
         """(1, G, v, D) of the first `frames`; kept for the clip's other sounds."""
         which = (picture_state(scene.video), frames)
         if which not in self._pictures:
-            pictures = frames_at(
-                scene.video, np.arange(frames) / VIDEO_FPS, self.model.config.visual.image_size
-            )
-            seen = to_signed(pictures)[None].to(self.device)
-            self._pictures[which] = self.model.visual_features(seen)
+            size = self.model.config.visual.image_size
+            seen = to_signed(frames_at(scene.video, np.arange(frames) / VIDEO_FPS, size))
+            self._pictures[which] = self.model.visual_features(seen[None].to(self.device))
             while len(self._pictures) > PICTURES_HELD:
                 self._pictures.popitem(last=False)
         self._pictures.move_to_end(which)
