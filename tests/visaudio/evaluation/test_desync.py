@@ -35,7 +35,7 @@ class Correlator(Synchformer):
     def visual_features(self, frames):
         self.calls += 1
         assert frames.min() >= -1 and frames.max() <= 1 and frames.shape[-2:] == (16, 16)
-        bright = (frames.mean(dim=(2, 3, 4)) > 0).float()
+        bright = (frames.mean(dim=(2, 3, 4)) > 0.5).float()
         return bright.unfold(1, 16, 8)[..., None]
 
     def audio_features(self, audio):
@@ -56,10 +56,11 @@ class Correlator(Synchformer):
 
 @pytest.fixture(scope="module")
 def flashes(tmp_path_factory):
-    """A film whose middle is white for 0.04 s at each event; its sides, which are cropped off, never are."""
+    """A film whose middle square is white for 0.04 s at each event; what lies beside it, and is cropped off,
+    never is: with it the picture would be half as bright."""
     frames = np.zeros((round(SECONDS * FPS), 32, 64, 3), np.uint8)
     for event in EVENTS_S:
-        frames[round(event * FPS), :, 12:52] = 255
+        frames[round(event * FPS), :, 16:48] = 255
     path = tmp_path_factory.mktemp("film") / "flashes.mp4"
     write_video(path, list(frames), FPS)
     return path
