@@ -2,7 +2,7 @@
 """How far our networks lie from what upstream's gave, or from another implementation of the same network.
 
     python benchmarks/parity.py --golden ../shared/golden
-    python benchmarks/parity.py --golden ../shared/golden --full      # and Synchformer at full width: 2 GB
+    python benchmarks/parity.py --golden ../shared/golden --full      # and Synchformer at full width: 3 GB
 
 Every row is the largest absolute error in float32 on this machine, with the bound that the tests hold it to.
 CLIP and the Perception Encoder have no golden file: their random weights also go through transformers'
@@ -59,11 +59,13 @@ def synchformer(golden: Path) -> Iterator[Row]:
 
 
 def synchformer_full(golden: Path) -> Iterator[Row]:
+    from visaudio import weight_files
     from visaudio.encoders.frames import to_signed
-    from visaudio.encoders.synchformer import SynchformerEncoder
+    from visaudio.encoders.synchformer_sync import Synchformer
 
-    stored = load_file(golden / "synchformer_full_io.safetensors")
-    shapes = json.loads((golden / "upstream_state_dicts.json").read_text())["synchformer_visual_full"]
+    file = "synchformer_full_io"
+    stored = load_file(golden / f"{file}.safetensors")
+    shapes = json.loads((golden / "upstream_state_dicts.json").read_text())["synchformer_full"]
     longest = max(math.prod(shape) for shape in shapes.values())
     angle = 0.7390851 * torch.arange(longest, dtype=torch.float64)
     cos, sin = angle.cos(), angle.sin()
@@ -74,11 +76,17 @@ def synchformer_full(golden: Path) -> Iterator[Row]:
         return (value + (len(shape) == 1 and name.endswith("weight"))).view(shape).float()
 
     with torch.device("meta"):
-        encoder = SynchformerEncoder().eval()
-    encoder.to_empty(device="cpu")
-    encoder.load_weights({name: weight(name, shape) for name, shape in shapes.items()})
-    found = error(encoder(to_signed(stored["frames_u8"])), stored["visual_features"].flatten(1, 2))
-    yield Row("Synchformer, full width", "synchformer_full_io", "sync features", found, 1e-4)
+        model = Synchformer().eval()
+    model.to_empty(device="cpu")
+    state = {name: weight(name, shape) for name, shape in shapes.items()}
+    weight_files.load_into(model, state, "the formula", "the whole Synchformer")
+    found = {
+        "sync features": (model.visual_features(to_signed(stored["frames_u8"])), "visual_features"),
+        "audio features": (model.afeat_extractor(stored["log_mel"][:, :, 0]), "audio_features"),
+        "offset logits": (model.offset_logits(stored["head_visual"], stored["head_audio"]), "head_logits"),
+    }
+    for quantity, (ours, theirs) in found.items():
+        yield Row("Synchformer, full width", file, quantity, error(ours, stored[theirs]), 1e-4)
 
 
 def network(golden: Path) -> Iterator[Row]:

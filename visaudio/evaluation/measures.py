@@ -153,7 +153,12 @@ def _mean(values: np.ndarray) -> float:
 # -------------------- the suite
 
 # name -> module:function(settings) -> Measure; loaded when asked for, so that a heavy package is not
-REGISTRY: dict[str, str] = {}
+REGISTRY: dict[str, str] = {
+    "onsets": "visaudio.evaluation.event_times:make",
+    "desync": "visaudio.evaluation.desync:make",
+    "clap": "visaudio.evaluation.clap:make",
+    "imagebind": "visaudio.evaluation.imagebind:make",
+}
 
 
 @dataclass(frozen=True)
