@@ -31,13 +31,13 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio import tables
+from visaudio.evaluation.benchmark_table import benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUNK = "trunk"
 DONE = ("data", "codec", "clip", "synchformer", "features")
 MONO = "configs/ablation-mono-copied.yaml"
 NO_MIRROR = ("flow.loop.mirror_probability=0",)
-MEASURES = ("truth", "space", "onsets", "plausibility", "fsad")
 LEARNED = "two-stage-learned"
 
 
@@ -130,7 +130,17 @@ def run(options: argparse.Namespace, command: str) -> None:
         systems[variant.name] = [second_stage(options, variant, seed) for seed in range(options.seeds)]
     if not options.no_bounds:
         systems |= {name: [bound(options, name)] for name in BOUNDS}
-    text = table(options, variants, systems)
+    titles = {variant.name: variant.title for variant in VARIANTS} | BOUNDS
+    before = {variant.name: variant.before for variant in variants if variant.before in systems}
+    text = benchmark_table(
+        systems,
+        options.dataset,
+        options.output / "evaluation",
+        titles,
+        before,
+        options.processes,
+        options.limit,
+    )
     about = f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then"
     text = f"{about} {options.seeds} seeds of {options.minutes:g} min for each variant.\n\n{text}"
     (options.output / "table.md").write_text(text)
@@ -302,40 +312,6 @@ def _baseline(options: argparse.Namespace, name: str, output: Path, **settings) 
         name, options.dataset, output, limit=options.limit, workers=options.processes, **settings
     )
     return make(request, bar)
-
-
-# -------------------- the table
-
-
-# of all clips; then of the kinds of clip that the truth tells apart
-ALL = ("fsad", "space_ild_error_db", "onsets_f1", "plausibility")
-OF_KINDS = (
-    "truth_side", "truth_r", "truth_r_moving", "truth_ild_error_db", "truth_itd_phase_us", "truth_onset_f1",
-    "truth_sound_class",
-)  # fmt: skip
-
-
-def table(options: argparse.Namespace, variants: Sequence[Variant], systems: dict[str, list[Path]]) -> str:
-    from visaudio.evaluation.runner import Options, score
-    from visaudio.evaluation.seeds import SeedTable, markdown
-    from visaudio.evaluation.synth_benchmark import GROUPS
-
-    folders = {f"{name}-{seed}": folder for name, of in systems.items() for seed, folder in enumerate(of)}
-    settings = Options(measures=MEASURES, workers=options.processes, limit=options.limit)
-    scored = score(folders, options.dataset, options.output / "evaluation", settings, say=print)
-    by_method = {name: [f"{name}-{seed}" for seed in range(len(of))] for name, of in systems.items()}
-    titles = {variant.name: variant.title for variant in VARIANTS} | BOUNDS
-    before = {variant.name: variant.before for variant in variants if variant.before in by_method}
-    clips = {name: {c.id for c in scored.clips if name in c.reference.groups} for name in GROUPS}
-    parts = []
-    for name, among in {"": None, **clips}.items():
-        if among is not None and not among:
-            continue
-        found = SeedTable(scored.figures, by_method, among)
-        columns = [figure for figure in (OF_KINDS if name else ALL) if figure in found.figures]
-        what = f"{GROUPS[name]} ({len(among)} clips)" if name else f"All {len(scored.clips)} clips"
-        parts.append(f"{what}:\n\n{markdown(found, titles, columns, before)}")
-    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ class Figures:
         self, system: str, measure: Measure, ids: tuple[str, ...], resamples: int | None = None
     ) -> tuple[Resampled, ClipSet]:
         """Of the clips `ids`, which the measure must have scored: their figures, also over resampled clips
-        (None: as often as all figures are), and their rows. Systems with the same clips are resampled alike."""
+        (None: as often as all figures are), and their rows. Systems with the same clips are resampled alike.
+        """
         resamples = self.resamples if resamples is None else resamples
         clips = self.collected.clip_set(system, measure, ids, self.cache)
         key = (system, measure.name, ids, resamples)
