@@ -132,15 +132,9 @@ def run(options: argparse.Namespace, command: str) -> None:
         systems |= {name: [bound(options, name)] for name in BOUNDS}
     titles = {variant.name: variant.title for variant in VARIANTS} | BOUNDS
     before = {variant.name: variant.before for variant in variants if variant.before in systems}
-    text = benchmark_table(
-        systems,
-        options.dataset,
-        options.output / "evaluation",
-        titles,
-        before,
-        options.processes,
-        options.limit,
-    )
+    where = options.output / "evaluation"
+    how = {"workers": options.processes, "limit": options.limit}
+    text = benchmark_table(systems, options.dataset, where, titles, before, **how)
     about = f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then"
     text = f"{about} {options.seeds} seeds of {options.minutes:g} min for each variant.\n\n{text}"
     (options.output / "table.md").write_text(text)

@@ -4,10 +4,10 @@
     python -m bi_audio_dataset synth --benchmark --output data/benchmark
     python benchmarks/leaderboard.py --dataset data/benchmark --model tiny --output runs/leaderboard
 
-The model's sounds come from the benchmark's MP4 files alone: no prompt, unknown lens, one fixed noise for each
-clip, the first and only sample; no clip is left out, and silence counts as wrong. Other systems are folders of
-sounds by clip id, under the same rules: --system NAME=DIR. Everything is kept under --output; an interrupted
-command goes on where it stopped.
+The model's sounds come from the benchmark's MP4 files alone: no prompt, unknown lens, one fixed noise for
+each clip, the first and only sample; no clip is left out, and silence counts as wrong. Other systems are
+folders of sounds by clip id, under the same rules: --system NAME=DIR. Everything is kept under --output; an
+interrupted command goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The BiAudio-Synth benchmark's tables: all clips, then each kind of clip, with differences between methods."""
+"""The BiAudio-Synth benchmark's tables: all clips, then each kind of clip, with methods' differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from visaudio.evaluation.synth_benchmark import GROUPS
 
 MEASURES = ("truth", "space", "onsets", "plausibility", "fsad")
 # of all clips; then of the kinds of clip that the truth tells apart
-OF_ALL = ("fsad", "space_ild_error_db", "onset_f1", "plausibility")
+OF_ALL = ("fsad", "plausibility", "plausibility_side", "stft_distance", "envelope_distance", "onset_f1")
 OF_KINDS = (
     "truth_side", "truth_r", "truth_r_moving", "truth_ild_error_db", "truth_itd_phase_us", "truth_onset_f1",
     "truth_sound_class",
