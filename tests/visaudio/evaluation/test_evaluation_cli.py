@@ -66,13 +66,12 @@ def test_two_systems_against_a_folder(three, capfd):
 
 
 def test_measures_limit_and_seed(three, capfd):
-    line = (
-        "--generated gen --reference ref --output {} --no-report --workers 1 --measures level,picky --limit 2"
-    )
-    code, out, _ = run(line.format("out") + " --seed 7", capfd)
+    line = "--generated gen --reference ref --output out --no-report --workers 1"
+    (three / "c.csv").write_text("id,caption\nc1,a bell\n")
+    code, out, _ = run(f"{line} --measures level,picky --limit 2 --captions c.csv --seed 7", capfd)
     assert code == 0 and [row.split()[0] for row in out[1:-1]] == ["level", "ILD", "loudness"]
     results = read(three / "out")
-    assert [clip.id for clip in results.clips] == ["c0", "c1"]
+    assert [clip.id for clip in results.clips] == ["c0", "c1"] and results.clips[1].caption == "a bell"
     assert results.made["settings"]["seed"] == 7 and results.made["settings"]["limit"] == 2
 
 
@@ -241,7 +240,8 @@ def test_a_model_is_heard_and_scored_in_one_command(three, two_clips, micro, cap
     assert results.figures["model"]["picture_bytes"].clips == 2
     clip = results.clips[1]
     assert clip.caption == "Visible sound: a small drum, Invisible sound: none"
-    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"
+    assert clip.video == "clips/fake-001.mp4" and clip.sounds["model"].path == "sounds/model/fake-001.flac"
+    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"  # wherever the folder is moved
     from visaudio.evaluation.truth_files import read_truth
 
     assert read_truth(results.path(clip.truth)).sources[0].azimuth_deg[0] == -30
