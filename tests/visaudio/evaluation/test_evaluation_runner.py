@@ -311,6 +311,15 @@ def test_what_was_heard_is_not_decoded_again(level, four, tmp_path, monkeypatch)
     assert Level.heard == 0
 
 
+def test_of_one_more_system_only_its_own_sounds_are_heard(level, four, tmp_path):
+    evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
+    for number in range(4):
+        write(tmp_path / "more" / f"c{number}.wav", noise(seed=10 + number), subtype="FLOAT")
+    Level.heard = 0
+    results = evaluate({"s": four[0], "more": tmp_path / "more"}, four[1], tmp_path / "out", QUIET)
+    assert Level.heard == 4 and [system.clips for system in results.systems] == [4, 4]
+
+
 def test_a_file_that_changed_is_heard_again(level, four, tmp_path):
     evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
     write(four[0] / "c1.wav", noise(seed=9), subtype="FLOAT")
