@@ -34,6 +34,7 @@ class Options:
     `measures.Settings`. split, config: of a BiAudio reference. limit: the first
     so many clips. workers: processes; 1 is this one alone. strict: UserError at any serious problem.
     resamples, seed: of the bootstrap. videos: a folder of pictures, before the reference's own.
+    captions: a file of captions (`pairs.read_captions`), before the dataset's.
     unpack_videos: write a dataset's videos out even if no measure wants them (for the page).
     """
 
@@ -50,6 +51,7 @@ class Options:
     resamples: int = 1000
     seed: int = 0
     videos: Path | None = None
+    captions: Path | None = None
     unpack_videos: bool = True
     progress: bool = True
 
@@ -90,9 +92,9 @@ def evaluate(
     there). made: how a system's sounds came about, for the record. say: is told each thing worth a line.
     Raises UserError for what cannot be evaluated, and with options.strict for any problem.
     """
-    scored = score(systems, reference, output, options, say=say)
+    scored, where = score(systems, reference, output, options, say=say), Path(output).resolve()
     return replace(
-        results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}),
+        results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}, where),
         problems=scored.problems.found(),
         unavailable=scored.unavailable,
         made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
@@ -116,6 +118,7 @@ def score(
     if not folders:
         raise UserError("no system was given: expected at least one folder of sounds")
     videos = pairs.find_videos(options.videos) if options.videos is not None else {}
+    captions = pairs.read_captions(options.captions) if options.captions is not None else {}
     clips, rows = _pair(folders, reference, options, problems)
     _check_strict(options, problems)
     settings = _suite_settings(options, options.device)
@@ -128,7 +131,7 @@ def score(
         ids = [clip.id for clip in clips]
         written = references.write_out(rows, ids, output, videos=wants, progress=options.progress)
         clips = pairs.with_references(clips, written)
-    clips = pairs.with_videos(clips, videos)
+    clips = pairs.with_captions(pairs.with_videos(clips, videos), captions)
     cache = Cache(output / "cache")
     collected = Collected(list(folders))
     _score(clips, chosen, cache, options, collected, problems)
@@ -228,7 +231,8 @@ def _suite_settings(options: Options, device: str) -> Settings:
 
 def _settings(options: Options) -> dict[str, Any]:
     stored = asdict(options)
-    stored["videos"] = None if options.videos is None else str(options.videos)
+    for name in ("videos", "captions"):
+        stored[name] = None if stored[name] is None else str(stored[name])
     for name in ("progress", "unpack_videos"):
         del stored[name]
     return stored
