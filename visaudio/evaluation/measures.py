@@ -145,7 +145,9 @@ def _mean(values: np.ndarray) -> float:
 # -------------------- the suite
 
 # name -> module:function(settings) -> Measure; loaded when asked for, so that a heavy package is not
-REGISTRY: dict[str, str] = {}
+REGISTRY: dict[str, str] = {
+    "space": "visaudio.evaluation.space:make",
+}
 
 
 @dataclass(frozen=True)
