@@ -1,4 +1,4 @@
-"""How far a cue over time agrees with the reference's: sums over frames that pool by adding, and what follows.
+"""How far a cue over time agrees with the reference's: sums over frames, which pool by adding.
 
 A clip's row holds the sums of its counted frames under `NAME.KEY`; the sums of many clips give the pooled
 figures. A clip with no counted frame adds zeros and has no figures of its own (nan).
@@ -54,7 +54,7 @@ def wrapped(angle_rad: np.ndarray) -> np.ndarray:
 def circular_correlation(
     x_rad: np.ndarray, y_rad: np.ndarray, counted: np.ndarray, least_spread: float
 ) -> float:
-    """(F, B) angles, (F, B) bool -> correlation over time, the mean over bands: nan and 0 as in `correlation`.
+    """(F, B) angles, (F, B) bool -> correlation over time, mean over bands: nan and 0 as in `correlation`.
 
     Jammalamadaka and SenGupta, "Topics in Circular Statistics" (2001), eq. 8.2.2: that of the sines of what
     an angle is off its band's circular mean. 1 if y is x plus a constant, -1 if it is a constant less x.

@@ -30,7 +30,7 @@ from visaudio.evaluation.cues import (
 )
 
 RATE_HZ = 24000
-# Below the loudest frame (of the louder ear): a frame under it is silent, and both ears' powers get this floor.
+# Below the loudest frame, louder ear: a frame under it is silent, and both ears' powers get it as a floor.
 RANGE_DB = 50.0
 # The floor never goes below this: what 16 bits add is at about -98 dBFS.
 FLOOR_DBFS = -90.0
@@ -38,8 +38,9 @@ FLOOR_DBFS = -90.0
 IPD_CENTRES_HZ = tuple(125.0 * 2 ** (i / 3) for i in range(11))
 # Bands of a frame this far below its strongest say nothing of their phase.
 IPD_RANGE_DB = 30.0
-# The octaves whose mean ISO 3382-1 (annex B) and Hidaka's IACC_3 use; lower ones span too few periods of 80 ms.
+# Those of Hidaka's IACC_3, by ISO 3382-1 (annex B): in 80 ms lower ones have too few periods to differ.
 IACC_OCTAVES_HZ = (500.0, 1000.0, 2000.0)
+# Frames worked on at a time.
 BLOCK = 50
 
 

@@ -1,8 +1,8 @@
 """The interaural cross-correlation at fine delays, from the cross-spectrum, and where it is largest.
 
-With X_k = R_k conj(L_k), sum_k Re(X_k exp(j 2 pi f_k d)) is the correlation of left(t) and right(t + d) in the
-band of the bins k: a delay d > 0 means that the left ear is first. A small inverse Fourier transform near lag
-zero: as fine as one wishes, without a long zero-padded one.
+With X_k = R_k conj(L_k), sum_k Re(X_k exp(j 2 pi f_k d)) is the correlation of left(t) and right(t + d) in
+the band of the bins k: a delay d > 0 means that the left ear is first. A small inverse Fourier transform
+near lag zero: as fine as one wishes, without a long zero-padded one.
 
 Legend: F frames, K bins, D delays of the grid.
 """

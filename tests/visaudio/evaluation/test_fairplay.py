@@ -1,4 +1,4 @@
-"""Waveform distances: against torch's STFT, SciPy's Hilbert transform, librosa and fast_bss_eval; known cases."""
+"""Waveform distances: against torch, SciPy, librosa and fast_bss_eval; cases that are known."""
 
 import math
 
