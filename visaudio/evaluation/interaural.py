@@ -30,8 +30,9 @@ from visaudio.evaluation.cues import (
 )
 
 RATE_HZ = 24000
-# Below the loudest frame, louder ear: a frame under it is silent, and both ears' powers get it as a floor.
-RANGE_DB = 50.0
+# Below the loudest frame, louder ear: a frame under it is silent, and both ears' powers get it as a floor. At
+# the level of most clips (loudest frame at -15 dBFS) that is the SILENCE_DBFS of `cues`.
+RANGE_DB = 45.0
 # The floor never goes below this: what 16 bits add is at about -98 dBFS.
 FLOOR_DBFS = -90.0
 # Third octaves (centres 125 Hz to 1.26 kHz): above, hearing does not follow the phase of the fine structure.
