@@ -63,6 +63,16 @@ def test_opposite_ears_are_as_like_as_equal_ones():
     np.testing.assert_allclose(np.abs(heard.ipd_rad[heard.ipd_heard]), np.pi, atol=1e-3)
 
 
+@pytest.mark.parametrize("frequency_hz", [300.0, 1700.0, 3100.0, 6100.0, 9300.0])
+@pytest.mark.parametrize("ipd_rad", [0.0, 1.0, -2.0])
+def test_of_a_tones_many_delays_the_nearest_counts(frequency_hz, ipd_rad):
+    """A tone's peaks lie a period apart and are equally high: the same one in every frame. Within 2 us."""
+    heard = inner(hear(tone(RATE, frequency_hz, ipd_rad)).itd_gcc_s)
+    expected = ipd_rad / (2 * np.pi * frequency_hz)
+    if abs(expected) < lags.MAX_ITD_S:
+        np.testing.assert_allclose(heard, expected, atol=2e-6)
+
+
 # -------------------- phase of bands
 
 
