@@ -3,6 +3,9 @@
 `use(monkeypatch, "level", ...)` registers these alone. Worker processes import this file by its name.
 """
 
+import os
+import time
+
 import numpy as np
 
 from bi_audio_dataset.schema import UserError
@@ -140,8 +143,6 @@ class Dies(Picky):
         return "dies-1"
 
     def hear(self, sound, scene):
-        import os
-
         os._exit(9)
 
 
@@ -159,11 +160,19 @@ class Slow(Level):
         return "slow-1"
 
     def hear(self, sound, scene):
-        import time
-
         time.sleep(0.1)
         return super().hear(sound, scene)
 
 
 def make_slow(settings):
     return Slow()
+
+
+class Here(Level):
+    name = "here"
+
+
+def make_here(settings):
+    if os.environ["PLAIN_MEASURES_PROCESS"] != str(os.getpid()):
+        raise Unavailable("only in the first process")
+    return Here()

@@ -36,6 +36,8 @@ def choose_measures(
         raise UserError("no measure can be had: " + ("; ".join(unavailable.values()) or "none is registered"))
     taken: dict[str, str] = {}
     for measure in chosen:
+        if measure.name not in names:
+            raise ValueError(f"'{measure.name}' is registered under another name, of {', '.join(names)}")
         for spec in measure.figures:
             if taken.setdefault(spec.name, measure.name) != measure.name:
                 raise ValueError(f"{measure.name} and {taken[spec.name]} both have a figure '{spec.name}'")

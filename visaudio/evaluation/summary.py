@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visaudio.evaluation.cache import Cache
 from visaudio.evaluation.collected import Collected
 from visaudio.evaluation.intervals import Both, Resampled, compare, figures_of, resample
@@ -24,6 +26,8 @@ from visaudio.evaluation.results import (
 )
 from visaudio.evaluation.synth_benchmark import GROUPS
 
+GROUP_RESAMPLES = 300
+
 
 def results_of(
     clips: Sequence[ClipFiles],
@@ -31,8 +35,10 @@ def results_of(
     collected: Collected,
     figures: Figures,
     made: Mapping[str, Mapping[str, Any]],
+    output: Path,
 ) -> Results:
-    """Results without what was wrong and how they were made: `runner.evaluate` adds that."""
+    """Results without what was wrong and how they were made: `runner.evaluate` adds that. output: the
+    folder; paths inside it are stored relative to it, so that it can be moved."""
     scored = set().union(*collected.durations_s.values())
     groups = {
         name: tuple(clip.id for clip in clips if name in clip.reference.groups and clip.id in scored)
@@ -41,18 +47,21 @@ def results_of(
     groups = {name: ids for name, ids in groups.items() if ids}
     return Results(
         systems=tuple(
-            SystemUsed(name, str(folder.path.resolve()), len(collected.durations_s[name]), made.get(name, {}))
+            SystemUsed(
+                name, _stored(folder.path, output), len(collected.durations_s[name]), made.get(name, {})
+            )
             for name, folder in folders.items()
         ),
         measures=tuple(
             MeasureUsed(m.name, m.key, m.figures, min(m.resamples, figures.resamples)) for m in figures.chosen
         ),
         figures=figures.table(),
-        clips=tuple(_clip(clip, collected, figures.chosen) for clip in clips if clip.id in scored),
+        clips=tuple(_clip(clip, collected, figures.chosen, output) for clip in clips if clip.id in scored),
         comparisons=tuple(figures.comparisons()),
         groups=groups,
         group_titles={name: GROUPS[name] for name in groups},
         group_figures={name: figures.table(set(ids)) for name, ids in groups.items()},
+        folder=output,
     )
 
 
@@ -67,11 +76,15 @@ class Figures:
     seed: int
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str, tuple[str, ...]], Resampled] = {}
+        self._known: dict[tuple[str, str, tuple[str, ...], int], Resampled] = {}
 
     def table(self, among: set[str] | None = None) -> dict[str, dict[str, Figure]]:
-        """system -> figure -> value and interval. Of some clips only what is made of rows: distances of
-        distributions say little of few clips, and cost much."""
+        """system -> figure -> value and interval.
+
+        Of some clips only what is made of rows (distances of distributions say little of few clips, and cost
+        much) and has a value, with intervals of at most GROUP_RESAMPLES.
+        """
+        resamples = self.resamples if among is None else min(self.resamples, GROUP_RESAMPLES)
         found: dict[str, dict[str, Figure]] = {}
         for system in self.collected.systems:
             found[system] = {}
@@ -81,7 +94,8 @@ class Figures:
                     if measure.keeps_heard:
                         continue
                     ids = [clip for clip in ids if clip in among]
-                found[system] |= figures_of(self._resampled(system, measure, tuple(ids))[0])
+                figures = figures_of(self._resampled(system, measure, tuple(ids), resamples)[0])
+                found[system] |= {k: f for k, f in figures.items() if among is None or np.isfinite(f.value)}
         return found
 
     def comparisons(self) -> Iterator[Comparison]:
@@ -92,22 +106,26 @@ class Figures:
                 theirs = set(self.collected.ids(b, measure.name))
                 ids = tuple(c for c in self.collected.ids(a, measure.name) if c in theirs)
                 if ids:
-                    (of_a, clips_a), (of_b, clips_b) = (self._resampled(s, measure, ids) for s in (a, b))
+                    (of_a, clips_a), (of_b, clips_b) = (
+                        self._resampled(system, measure, ids, self.resamples) for system in (a, b)
+                    )
                     both.append(Both(measure, of_a, of_b, clips_a, clips_b))
             yield from compare(a, b, both)
 
-    def _resampled(self, system: str, measure: Measure, ids: tuple[str, ...]) -> tuple[Resampled, ClipSet]:
+    def _resampled(
+        self, system: str, measure: Measure, ids: tuple[str, ...], resamples: int
+    ) -> tuple[Resampled, ClipSet]:
         clips = self.collected.clip_set(system, measure, ids, self.cache)
-        key = (system, measure.name, ids)
+        key = (system, measure.name, ids, resamples)
         if key not in self._known:
-            self._known[key] = resample(measure, clips, self.resamples, self.seed)
+            self._known[key] = resample(measure, clips, resamples, self.seed)
         return self._known[key], clips
 
 
-def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure]) -> ClipScored:
+def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure], output: Path) -> ClipScored:
     sounds = {
         system: SoundScored(
-            str(path.resolve()),
+            _stored(path, output),
             collected.durations_s[system][clip.id],
             collected.values(system, clip.id, chosen),
         )
@@ -116,9 +134,11 @@ def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure]) -> C
     }
     known = clip.reference
     own = next((clip.pictures[system] for system in sounds if system in clip.pictures), None)
-    sound, video, truth = map(_stored, (known.sound, known.video or own, known.truth))
+    paths = (known.sound, known.video or own, known.truth)
+    sound, video, truth = (None if path is None else _stored(path, output) for path in paths)
     return ClipScored(clip.id, sounds, known.caption, sound, video, truth)
 
 
-def _stored(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+def _stored(path: Path, output: Path) -> str:
+    whole = path.resolve()
+    return str(whole.relative_to(output) if whole.is_relative_to(output) else whole)

@@ -66,13 +66,12 @@ def test_two_systems_against_a_folder(three, capfd):
 
 
 def test_measures_limit_and_seed(three, capfd):
-    line = (
-        "--generated gen --reference ref --output {} --no-report --workers 1 --measures level,picky --limit 2"
-    )
-    code, out, _ = run(line.format("out") + " --seed 7", capfd)
+    line = "--generated gen --reference ref --output out --no-report --workers 1"
+    (three / "c.csv").write_text("id,caption\nc1,a bell\n")
+    code, out, _ = run(f"{line} --measures level,picky --limit 2 --captions c.csv --seed 7", capfd)
     assert code == 0 and [row.split()[0] for row in out[1:-1]] == ["level", "ILD", "loudness"]
     results = read(three / "out")
-    assert [clip.id for clip in results.clips] == ["c0", "c1"]
+    assert [clip.id for clip in results.clips] == ["c0", "c1"] and results.clips[1].caption == "a bell"
     assert results.made["settings"]["seed"] == 7 and results.made["settings"]["limit"] == 2
 
 
@@ -241,12 +240,15 @@ def test_a_model_is_heard_and_scored_in_one_command(three, two_clips, micro, cap
     assert results.figures["model"]["picture_bytes"].clips == 2
     clip = results.clips[1]
     assert clip.caption == "Visible sound: a small drum, Invisible sound: none"
-    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"
+    assert clip.video == "clips/fake-001.mp4" and clip.sounds["model"].path == "sounds/model/fake-001.flac"
+    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"  # wherever the folder is moved
     from visaudio.evaluation.truth_files import read_truth
 
     assert read_truth(results.path(clip.truth)).sources[0].azimuth_deg[0] == -30
     assert results.groups["gated"] == ("fake-000", "fake-001")
-    assert results.group_figures["gated"]["model"]["ild_db"] == results.figures["model"]["ild_db"]
+    assert set(results.group_figures["gated"]["model"]) == {"level_error_db", "ild_db", "picture_bytes"}
+    of_group, of_all = results.group_figures["gated"]["model"]["ild_db"], results.figures["model"]["ild_db"]
+    assert (of_group.value, of_group.clips) == (of_all.value, 2)
 
     sounds = sorted((three / "out" / "sounds" / "model").glob("*.flac"))
     before = [path.stat().st_mtime_ns for path in sounds]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -340,6 +341,15 @@ def test_a_worker_that_dies_is_one_line(monkeypatch, four, tmp_path):
         {"level": "plain_measures:make_level", "dies": "plain_measures:make_dies"},
     )
     with pytest.raises(UserError, match="a worker process ended before its time"):
+        evaluate({"s": four[0]}, four[1], tmp_path / "out", replace(QUIET, workers=2))
+
+
+@pytest.mark.slow
+def test_what_fails_in_starting_a_worker_is_told_as_it_is(monkeypatch, four, tmp_path):
+    """A measure that can be had in this process and not in another: its own words, no broken pool."""
+    use(monkeypatch, "here")
+    monkeypatch.setenv("PLAIN_MEASURES_PROCESS", str(os.getpid()))
+    with pytest.raises(Unavailable, match="only in the first process"):
         evaluate({"s": four[0]}, four[1], tmp_path / "out", replace(QUIET, workers=2))
 
 
