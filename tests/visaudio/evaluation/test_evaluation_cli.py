@@ -202,17 +202,20 @@ def test_an_interruption_says_that_the_same_command_goes_on(three):
 
 
 @pytest.fixture(scope="module")
-def two_clips(tmp_path_factory) -> Path:
+def two_clips(fake_biaudio, tmp_path_factory) -> Path:
     """A BiAudio folder of two test clips and one of training."""
-    from conftest import fake_clip
+    from dataclasses import replace
 
-    from bi_audio_dataset.shards import write_rows
+    from bi_audio_dataset.schema import ClipRecord
+    from bi_audio_dataset.shards import read_rows, write_rows
 
+    rows = [row for path in sorted(fake_biaudio.rglob("*.parquet")) for row in read_rows(path)]
+    records = sorted((ClipRecord.from_row(row) for row in rows), key=lambda record: record.id)
     folder = tmp_path_factory.mktemp("two_clips")
     (folder / "data").mkdir()
-    for split, indices in (("test", (0, 1)), ("train", (2,))):
-        records = [fake_clip(index, split) for index in indices]
-        write_rows(folder / "data" / f"{split}-00000-of-00001.parquet", records)
+    for split, chosen in (("test", records[:2]), ("train", records[2:3])):
+        path = folder / "data" / f"{split}-00000-of-00001.parquet"
+        write_rows(path, [replace(record, split=split) for record in chosen])
     return folder
 
 
