@@ -159,6 +159,7 @@ REGISTRY: dict[str, str] = {
     "desync": "visaudio.evaluation.desync:make",
     "clap": "visaudio.evaluation.clap:make",
     "imagebind": "visaudio.evaluation.imagebind:make",
+    "space": "visaudio.evaluation.space:make",
 }
 
 

@@ -1,0 +1,94 @@
+"""The spatial measures in a whole evaluation: odd files have values or are counted."""
+
+import math
+
+import numpy as np
+import pytest
+from ear_sounds import plane_wave
+
+from bi_audio_dataset import media
+from visaudio.evaluation.runner import Options, evaluate
+
+OPTIONS = Options(measures=("space",), progress=False, resamples=50)
+
+
+def swinging(rate: int, seed: int, seconds: float = 1.0, swing_db: float = 8.0) -> np.ndarray:
+    """Noise that moves from left to right."""
+    audio = plane_wave(rate, 0.0, 0.0, seconds=seconds, seed=seed)
+    place = np.linspace(1, -1, audio.shape[1])
+    return audio * 10 ** (np.stack([place, -place]) * swing_db / 40)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Six clips: good, at another rate, longer, of one channel, silent, against a silent reference."""
+    generated, reference = tmp_path / "generated", tmp_path / "reference"
+    for folder in (generated, reference):
+        folder.mkdir()
+    names = ("good", "rate", "longer", "mono", "silent", "nothing")
+    for number, name in enumerate(names):
+        sound = swinging(24000, number)
+        media.write_audio(reference / f"{name}.wav", 0 * sound if name == "nothing" else sound, 24000)
+    media.write_audio(generated / "good.wav", swinging(24000, 0, swing_db=4.0), 24000)
+    media.write_audio(generated / "rate.wav", swinging(16000, 1), 16000)
+    media.write_audio(generated / "longer.wav", np.pad(swinging(24000, 2), ((0, 0), (0, 9000))), 24000)
+    media.write_audio(generated / "mono.wav", swinging(24000, 3)[:1], 24000)
+    media.write_audio(generated / "silent.wav", np.zeros((2, 24000)), 24000)
+    media.write_audio(generated / "nothing.wav", swinging(24000, 5), 24000)
+    return generated, reference
+
+
+@pytest.fixture
+def results(folders, tmp_path):
+    return evaluate({"s": folders[0]}, folders[1], tmp_path / "out", OPTIONS)
+
+
+def test_every_clip_is_scored_and_every_oddity_told(results):
+    assert {clip.id for clip in results.clips} == {"good", "rate", "longer", "mono", "silent", "nothing"}
+    told = {(problem.kind, name) for problem in results.problems for name in problem.names}
+    assert told == {
+        ("rate", "rate"),
+        ("length", "longer"),
+        ("mono", "mono"),
+        ("silent", "silent"),
+        ("silent_reference", "nothing"),
+    }
+
+
+def test_values_of_odd_clips(results):
+    of = {clip.id: clip.sounds["s"].values for clip in results.clips}
+    assert of["good"]["ild_r"] > 0.98 and of["good"]["ild_error_db"] == pytest.approx(2.0, abs=0.3)
+    assert of["rate"]["ild_r"] > 0.98 and of["rate"]["ild_error_db"] < 0.7  # another noise, another rate
+    assert of["longer"]["ild_error_db"] < 0.1 and of["longer"]["stft_distance"] < 1e-6
+    assert of["mono"]["ild_r"] == 0.0 and of["mono"]["ild_side"] == 0.0
+    assert of["silent"]["silent_share"] == 1.0 and of["silent"]["ild_side"] == 0.0
+    assert math.isnan(of["silent"]["mean_abs_ild_db"]) and math.isfinite(of["silent"]["itd_error_s"])
+    assert math.isnan(of["nothing"]["ild_error_db"]) and math.isfinite(of["nothing"]["stft_distance"])
+
+
+def test_clips_with_nothing_to_say_are_counted_and_move_no_figure(results):
+    figures = results.figures["s"]
+    assert figures["ild_error_db"].clips == 5  # without the silent reference
+    assert figures["mean_abs_ild_db"].clips == 5  # without the silent sound
+    assert figures["stft_distance"].clips == 6
+    assert figures["silent_share"].value == pytest.approx(1 / 5)
+    assert figures["ild_side"].value == pytest.approx(3 / 5, abs=0.02)
+    # only levels move here: delays and likeness over time have nothing to say, and all else has a value
+    nan = {name for name, figure in figures.items() if math.isnan(figure.value)}
+    assert nan == {n for n in figures if n.endswith(("_r", "_r_pooled")) and not n.startswith("ild")}
+    assert not any(math.isinf(figure.value) for figure in figures.values())
+    assert figures["ild_r_pooled"].low <= figures["ild_r_pooled"].value <= figures["ild_r_pooled"].high
+
+
+def test_nothing_is_cached_of_waveforms(results, tmp_path):
+    """What the measure hears is as large as the file; only facts about files are kept."""
+    kept = sum(path.stat().st_size for path in (tmp_path / "out" / "cache").rglob("*.npz"))
+    assert kept < 20_000
+
+
+def test_without_a_reference_only_descriptions(folders, tmp_path):
+    results = evaluate({"s": folders[0]}, None, tmp_path / "alone", OPTIONS)
+    figures = results.figures["s"]
+    finite = {name for name, figure in figures.items() if math.isfinite(figure.value)}
+    assert finite == {"lr_ratio_db", "lr_difference", "mean_abs_ild_db", "lateral_share", "mean_iacc"}
+    assert figures["lr_ratio_db"].clips == 5
