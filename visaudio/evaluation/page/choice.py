@@ -1,0 +1,22 @@
+"""Which clips come first, and which get pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def worst_first(values: np.ndarray, better: str) -> np.ndarray:
+    """(C,) -> (C,) places, the worst first; equal ones in their own order, nan last. A figure that is
+    neither good nor bad goes from large to small."""
+    values = np.asarray(values, np.float64)
+    key = values if better == "higher" else -values
+    return np.argsort(np.where(np.isnan(key), np.inf, key), kind="stable")
+
+
+def with_pictures(order: np.ndarray, count: int) -> list[int]:
+    """`count` of the places in `order`, in that order: its first half of them from the head, the others at
+    even distances over what is left, so that the best is among them."""
+    count = min(count, len(order))
+    head = (count + 1) // 2
+    rest = np.linspace(head, len(order) - 1, count - head + 1)[1:] if count > head else np.zeros(0)
+    return [int(order[k]) for k in (*range(head), *np.round(rest).astype(int))]
