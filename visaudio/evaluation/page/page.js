@@ -145,7 +145,8 @@
         draw();
         table.tHead.querySelectorAll("button")[[...cells].indexOf(button.parentElement)]?.focus();
       });
-      return make("th", {scope: "col", class: column === null ? null : "number", "aria-sort": mine ? (down ? "descending" : "ascending") : "none"}, button);
+      const order = mine ? (down ? "descending" : "ascending") : "none";
+      return make("th", {scope: "col", class: column === null ? null : "number", "aria-sort": order}, button);
     };
     const cells = [cell("clip", "id"), cell("caption", "caption"),
       ...list.map((one, column) => cell(one.title, "value", column))];
