@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class MeasureUsed:
-    """A measure that scored. key: of its definition, settings and weights; resamples: behind its intervals."""
+    """A measure that scored. key: of definition, settings and weights; resamples: behind its intervals."""
 
     name: str
     key: str
@@ -91,9 +91,9 @@ class ClipScored:
 class Problem:
     """Something that was not as it should be, and what was done about it; nothing is dropped without one.
 
-    kind: a key of `problems.KINDS`, which says what was done. system: whose sound, "" for the reference or
-    all. names: the clips or files. note: what else there is to say, e.g. the largest difference. serious:
-    makes --strict fail.
+    kind: a key of `problems.KINDS`, of which `text` says what was done. system: whose sound, "" for the
+    reference or all. names: the clips or files; details: why, for each of them, "" where there is no more to
+    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail.
     """
 
     kind: str
@@ -102,6 +102,7 @@ class Problem:
     system: str = ""
     note: str = ""
     serious: bool = True
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,9 @@ class Results:
             )
             for c in stored["comparisons"]
         )
-        stored["problems"] = tuple(Problem(**(p | {"names": tuple(p["names"])})) for p in stored["problems"])
+        stored["problems"] = tuple(
+            Problem(**(p | {key: tuple(p[key]) for key in ("names", "details")})) for p in stored["problems"]
+        )
         return cls(**stored, folder=folder or Path())
 
 

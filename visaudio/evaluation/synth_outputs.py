@@ -87,12 +87,14 @@ def plan_jobs(
     return jobs
 
 
-def write_media(folder: Path, name: str, video: bytes, audio: bytes) -> None:
-    """The row's two files. UserError if the folder holds others of that name."""
+def write_media(folder: Path, name: str, video: bytes | None, audio: bytes) -> None:
+    """The row's two files, or its sound alone. UserError if the folder holds others of that name."""
     for suffix, data in ((".mp4", video), (".flac", audio)):
         path = folder / "clips" / f"{name}{suffix}"
+        if data is None:
+            continue
         if not path.is_file():
-            _write_whole(path, data)
+            write_whole(path, data)
         elif path.read_bytes() != data:
             raise UserError(f"{path}: is of another dataset's clip {name}; give another output folder")
 
@@ -186,7 +188,7 @@ def conditions(components: Components, folder: Path, name: str, flipped: bool = 
     made = list(flipped_conditions(components, video) if flipped else encode_conditions(components, video))
     buffer = io.BytesIO()
     torch.save([{k: getattr(c, k) for k in c.__dataclass_fields__} for c in made], buffer)
-    _write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
     return made
 
 
@@ -257,8 +259,8 @@ def _store(folder: Path, system: str, name: str, sound: np.ndarray, rate: int, n
     buffer = io.BytesIO()
     soundfile.write(buffer, (sound * gain).T, rate, format="FLAC", subtype="PCM_16")
     path = sound_path(folder, system, name)
-    _write_whole(path, buffer.getvalue())
-    _write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
+    write_whole(path, buffer.getvalue())
+    write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
 
 
 def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
@@ -266,7 +268,7 @@ def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
     return notes.is_file() and json.loads(notes.read_text())["conditions_of"] == other
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Nothing half-written is ever found under `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
