@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -15,8 +17,9 @@ def worst_first(values: np.ndarray, better: str) -> np.ndarray:
 
 def with_pictures(order: np.ndarray, count: int) -> list[int]:
     """`count` of the places in `order`, in that order: its first half of them from the head, the others at
-    even distances over what is left, so that the best is among them."""
+    even distances over what is left, the last one among them."""
     count = min(count, len(order))
     head = (count + 1) // 2
-    rest = np.linspace(head, len(order) - 1, count - head + 1)[1:] if count > head else np.zeros(0)
-    return [int(order[k]) for k in (*range(head), *np.round(rest).astype(int))]
+    left, wanted = len(order) - head, count - head
+    spread = (head + math.ceil((k + 1) * left / wanted) - 1 for k in range(wanted))
+    return [int(order[k]) for k in (*range(head), *spread)]

@@ -20,7 +20,7 @@ from visaudio.evaluation.page.axes import Panel, line, signed, words
 from visaudio.evaluation.page.text import MINUS, escape
 
 WIDTH, LEFT, RIGHT, GAP = 960, 58, 66, 26
-SPECTROGRAM, CUE, TITLE, BELOW = 78, 130, 17, 24
+SPECTROGRAM, CUE, TITLE, BELOW = 78, 130, 21, 24
 FREQUENCIES_KHZ = (1, 2, 4, 8, 16)
 ILD_DB = (12.0, 30.0)  # the axis ends between these two
 ITD_US = 1000.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from visaudio.evaluation.page.text import escape, listed, tag
 
 if TYPE_CHECKING:
-    from visaudio.evaluation.results import Results
+    from visaudio.evaluation.results import Problem, Results
 
 FEW = 8  # names shown at once
 
@@ -23,7 +23,7 @@ def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
     for problem in sorted(results.problems, key=lambda p: not p.serious):
         what = escape(problem.text) + (f" ({escape(problem.note)})" if problem.note else "")
         weight = "serious" if problem.serious else "note"
-        rows.append(_row(weight, problem.system or "all", what, problem.names))
+        rows.append(_row(weight, problem.system or "all", what, _with_details(problem)))
     for name, why in results.unavailable.items():
         rows.append(_row("serious", "all", f"{tag('b', escape(name))} not computed: {escape(why)}", ()))
     for what, names in notes.items():
@@ -33,6 +33,12 @@ def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
     table = tag("table", head, tag("tbody", *rows), class_="problems")
     parts.append(tag("div", table, class_="wide", tabindex="0", role="region", aria_label="problems"))
     return tag("section", *parts)
+
+
+def _with_details(problem: Problem) -> list[str]:
+    details = problem.details or ("",) * len(problem.names)
+    pairs = zip(problem.names, details, strict=True)
+    return [f"{name} ({detail})" if detail else name for name, detail in pairs]
 
 
 def _row(weight: str, system: str, what: str, names: Sequence[str]) -> str:
