@@ -136,6 +136,7 @@ FLOORS = {
         "evaluation": 6,
         "evaluation.page": 5,  # parts of the report, which is on the floor of its folder
         "evaluation.listening": 5,
+        "evaluation.__main__": 9,
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
         "cli": 8,  # above all that it starts

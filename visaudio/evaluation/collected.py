@@ -57,6 +57,11 @@ class Collected:
                 rows = self._rows.setdefault((system, measure), Rows())
                 rows.add(score.id, dict(row), scored.entries.get(measure))
 
+    @property
+    def measured(self) -> bool:
+        """Whether any measure has scored any clip."""
+        return bool(self._rows)
+
     def ids(self, system: str, measure: str) -> list[str]:
         """The clips that the measure has scored, sorted."""
         return sorted(self._rows[system, measure].of) if (system, measure) in self._rows else []

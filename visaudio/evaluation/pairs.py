@@ -75,10 +75,13 @@ def parse_systems(given: Sequence[str | Path]) -> dict[str, Path]:
 def find_sounds(path: Path, problems: Problems, *, system: str = "", marked_first: bool = True) -> Folder:
     """The sounds directly in a folder. UserError if it is none or holds none."""
     sounds, videos = defaultdict(list), {}
-    for file in _files(path):
+    files = _files(path)
+    known = {file.stem for file in files if file.suffix.lower() in RANK}
+    for file in files:
         rank = RANK.get(file.suffix.lower())
         if rank is None:
-            problems.add("other_files", file.name, system)
+            if not (file.suffix == ".json" and file.stem in known):  # what a program notes of its sound
+                problems.add("other_files", file.name, system)
             continue
         is_marked = file.stem.endswith(MARK)
         clip = clip_of(file)
@@ -143,20 +146,22 @@ def pair_up(
     """The clips to score, by id; those that lack one side go to `problems`. reference: None scores all
     sounds without one; a sequence names the clips that have one, to be filled in by `with_references`.
 
-    UserError where a system and the reference have no clip in common. limit: the first so many clips.
+    UserError where a system and the reference have no clip in common. limit: the first so many clips of the
+    reference, by name; the others count as not asked for.
     """
     known = set().union(*(folder.sounds for folder in systems.values()))
-    wanted = known if reference is None else set(reference)
+    every = known if reference is None else set(reference)
+    wanted = set(sorted(every)[:limit])
     for name, folder in systems.items():
         common = wanted & set(folder.sounds)
         if not common:
             raise UserError(_nothing_in_common(name, folder, sorted(wanted)))
         for clip in wanted - common:
             problems.add("missing_generated", clip, name)
-        for clip in set(folder.sounds) - common:
+        for clip in set(folder.sounds) - every:
             problems.add("missing_reference", clip, name)
     clips = []
-    for clip in sorted(wanted & known)[:limit]:
+    for clip in sorted(wanted & known):
         having = [name for name, folder in systems.items() if clip in folder.sounds]
         clips.append(
             ClipFiles(
@@ -185,6 +190,6 @@ def _nothing_in_common(name: str, folder: Folder, wanted: Sequence[str]) -> str:
     if not wanted:
         return "the reference holds no clip"
     return (
-        f"{name}: none of the {len(folder.sounds)} sounds in {folder.path} (e.g. '{min(folder.sounds)}') is of "
-        f"a clip of the reference (e.g. '{wanted[0]}'): files are matched by their names without suffix"
+        f"{name}: none of the {len(folder.sounds)} sounds in {folder.path} (e.g. '{min(folder.sounds)}') is "
+        f"of a clip of the reference (e.g. '{wanted[0]}'): files are matched by their names without suffix"
     )

@@ -20,7 +20,7 @@ from visaudio.evaluation.collected import Collected
 from visaudio.evaluation.intervals import Both, Resampled, compare, figures_of, resample
 from visaudio.evaluation.measures import Measure, Settings, Unavailable
 from visaudio.evaluation.pairs import ClipFiles
-from visaudio.evaluation.problems import Problems
+from visaudio.evaluation.problems import Problems, line
 from visaudio.evaluation.results import ClipScored, Figure, MeasureUsed, Results, SoundScored, SystemUsed
 from visaudio.evaluation.scoring import Scorer, Suite
 from visaudio.evaluation.synth_benchmark import GROUPS
@@ -76,39 +76,52 @@ def evaluate(
     """
     output = Path(output)
     problems = Problems()
-    chosen, unavailable = choose_measures(options, say)
+    # what costs nothing first: a mistake in the command line is told before weights are loaded
+    _check_names(options.measures)
     folders = {name: pairs.find_sounds(Path(path), problems, system=name) for name, path in systems.items()}
     if not folders:
         raise UserError("no system was given: expected at least one folder of sounds")
-    _make_folder(output)
-    clips = _clips(folders, reference, output, options, problems, chosen, say)
+    videos = pairs.find_videos(options.videos) if options.videos is not None else {}
+    clips, rows = _pair(folders, reference, options, problems)
+    _check_strict(options, problems)
+    chosen, unavailable = choose_measures(options, say)
     if reference is None:
-        problems.add("no_reference", "all")
+        say("no reference: only what needs none is measured")
+    _make_folder(output)
+    if rows is not None:
+        wants = options.unpack_videos or any("video" in measure.needs for measure in chosen)
+        ids = [clip.id for clip in clips]
+        written = references.write_out(rows, ids, output, videos=wants, progress=options.progress)
+        clips = pairs.with_references(clips, written)
+    clips = pairs.with_videos(clips, videos)
     cache = Cache(output / "cache")
     collected = Collected(list(folders))
     _score(clips, chosen, cache, options, collected, problems)
-    if not any(collected.durations_s.values()):
-        first = problems.found()[0]
-        raise UserError(f"no clip could be scored; {first.text} ({', '.join(first.details[:1])})")
     for system, scored in collected.durations_s.items():
         if len(scored) == 1:
             problems.add("one_clip", next(iter(scored)), system)
+    _check_scored(collected, problems)
+    _check_strict(options, problems)
     return _results(clips, folders, chosen, collected, cache, options, problems, unavailable, made or {})
 
 
 def choose_measures(options: Options, say: Callable[[str], None]) -> tuple[list[Measure], dict[str, str]]:
     """The measures, and why others could not be had. Unavailable is raised for one asked for by name."""
     names = list(suite_of.REGISTRY) if options.measures is None else list(dict.fromkeys(options.measures))
-    settings = Settings(dict(options.weights), options.device)
+    weights = _Overrides(options.weights)
+    settings = Settings(weights, options.device)
     chosen, unavailable = [], {}
     for name in names:
         try:
             chosen.append(suite_of.make(name, settings))
         except Unavailable as error:
             if options.measures is not None:
-                raise
+                raise Unavailable(f"{name}: {error}") from error
             unavailable[name] = str(error)
             say(f"without {name}: {error}")
+    if unasked := sorted(set(weights) - weights.asked):
+        known = ", ".join(sorted(weights.asked)) or "none at all"
+        raise UserError(f"--weights {unasked[0]}=...: the measures taken ask for {known}")
     if not chosen:
         raise UserError("no measure can be had: " + ("; ".join(unavailable.values()) or "none is registered"))
     taken: dict[str, str] = {}
@@ -117,6 +130,49 @@ def choose_measures(options: Options, say: Callable[[str], None]) -> tuple[list[
             if taken.setdefault(spec.name, measure.name) != measure.name:
                 raise ValueError(f"{measure.name} and {taken[spec.name]} both have a figure '{spec.name}'")
     return chosen, unavailable
+
+
+class _Overrides(dict):
+    """Weights by name, and which names the measures have asked for: a misspelt one must not pass."""
+
+    def __init__(self, weights: Mapping[str, str]) -> None:
+        super().__init__(weights)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+
+def _check_names(names: Sequence[str] | None) -> None:
+    for name in names or ():
+        if name not in suite_of.REGISTRY:
+            raise UserError(f"there is no measure '{name}', expected of {', '.join(suite_of.REGISTRY)}")
+
+
+def _check_strict(options: Options, problems: Problems) -> None:
+    serious = [problem for problem in problems.found() if problem.serious]
+    if options.strict and serious:
+        raise UserError(f"--strict: {line(serious[0])}")
+
+
+def _check_scored(collected: Collected, problems: Problems) -> None:
+    """UserError where there is not one figure."""
+    found = problems.found()
+    if not any(collected.durations_s.values()):
+        refused = [problem for problem in found if "clip refused" in problem.text]
+        raise UserError(f"no clip could be scored: {line(refused[0])}")
+    if not collected.measured:
+        lacking = [problem for problem in found if problem.kind in ("lacks", "failed")]
+        raise UserError(f"nothing could be measured: {'; '.join(line(problem) for problem in lacking[:3])}")
 
 
 def _make_folder(output: Path) -> None:
@@ -131,32 +187,21 @@ def _make_folder(output: Path) -> None:
 # -------------------- clips
 
 
-def _clips(
+def _pair(
     folders: Mapping[str, pairs.Folder],
     reference: str | Path | None,
-    output: Path,
     options: Options,
     problems: Problems,
-    chosen: Sequence[Measure],
-    say: Callable[[str], None],
-) -> list[ClipFiles]:
-    """The clips to score with all that belongs to them."""
+) -> tuple[list[ClipFiles], references.Rows | None]:
+    """The clips to score; and the rows that their references are to be written out from, if any."""
     if reference is None:
-        say("no reference: only what needs none is measured")
-        clips = pairs.pair_up(folders, None, problems, options.limit)
-    elif references.is_dataset(reference):
+        problems.add("no_reference", "all clips")
+        return pairs.pair_up(folders, None, problems, options.limit), None
+    if references.is_dataset(reference):
         rows = references.open_rows(reference, options.split, options.config)
-        clips = pairs.pair_up(folders, rows.ids, problems, options.limit)
-        videos = options.unpack_videos or any("video" in measure.needs for measure in chosen)
-        ids = [clip.id for clip in clips]
-        written = references.write_out(rows, ids, output, videos=videos, progress=options.progress)
-        clips = pairs.with_references(clips, written)
-    else:
-        found = pairs.reference_of_folder(Path(reference), problems)
-        clips = pairs.pair_up(folders, found, problems, options.limit)
-    if options.videos is not None:
-        clips = pairs.with_videos(clips, pairs.find_videos(options.videos))
-    return clips
+        return pairs.pair_up(folders, rows.ids, problems, options.limit), rows
+    found = pairs.reference_of_folder(Path(reference), problems)
+    return pairs.pair_up(folders, found, problems, options.limit), None
 
 
 def _score(
@@ -186,7 +231,7 @@ def _score(
 
             if workers > 1:
                 targets = {measure.name: suite_of.REGISTRY[measure.name] for measure in part}
-                settings = Settings(dict(options.weights), "cpu")
+                settings = Settings(dict(options.weights))
                 score_in_pool(clips, Suite(targets, settings, cache.folder), workers, done)
             else:
                 scorer = Scorer(part, cache)

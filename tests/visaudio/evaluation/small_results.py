@@ -31,9 +31,9 @@ SPECS = (
 POOLED = FigureSpec("fd", "Frechet distance", "", "lower", 2, per_clip=False)
 
 
-def ears(seed, left=1.0, right=1.0):
+def ears(seed, left=1.0, right=1.0, seconds=SECONDS):
     """(2, S) float32: one noise, a gain for each ear."""
-    noise = np.random.default_rng(seed).normal(0, 0.1, round(RATE * SECONDS))
+    noise = np.random.default_rng(seed).normal(0, 0.1, round(RATE * seconds))
     return np.stack([left * noise, right * noise]).astype(np.float32)
 
 
@@ -68,7 +68,9 @@ def values(clip, system):
     return {"ild_error_db": error, "side": 1 - error / 10, "ratio_db": float(clip - system)}
 
 
-def small_results(folder: Path, systems=("ours", "mono"), clips=6, names=None, caption="a bell") -> Results:
+def small_results(
+    folder: Path, systems=("ours", "mono"), clips=6, names=None, caption="a bell", seconds=SECONDS
+):
     """`clips` clips of `systems`; the last system lacks the last clip, clip 0 has a truth."""
     names = names or [f"clip-{k}" for k in range(clips)]
     scored = []
@@ -77,9 +79,9 @@ def small_results(folder: Path, systems=("ours", "mono"), clips=6, names=None, c
         for s, system in enumerate(systems):
             if len(systems) > 1 and (s, k) == (len(systems) - 1, clips - 1):
                 continue
-            path = write_sound(folder / f"system{s}" / f"{k}.flac", ears(k, 1.0, 0.5 + 0.25 * s))
-            sounds[system] = SoundScored(str(path), SECONDS, values(k, s))
-        reference = write_sound(folder / "reference" / f"{k}.flac", ears(k, 1.0, 0.25))
+            path = write_sound(folder / f"system{s}" / f"{k}.flac", ears(k, 1.0, 0.5 + 0.25 * s, seconds))
+            sounds[system] = SoundScored(str(path), seconds, values(k, s))
+        reference = write_sound(folder / "reference" / f"{k}.flac", ears(k, 1.0, 0.25, seconds))
         truth = None
         if k == 0:
             (folder / "truth.json").write_text(truth_text(small_truth(name)))
