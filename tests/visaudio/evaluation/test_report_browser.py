@@ -173,3 +173,20 @@ def test_without_script_the_worst_are_first_with_links(browser, address):
     assert page.locator("#listing tbody tr").first.locator("a").count() == 1 + 3
     assert not page.locator(".controls").is_visible()
     context.close()
+
+
+def test_rows_beyond_a_hundred_come_when_they_are_wanted(browser, tmp_path):
+    results = small_results(tmp_path / "in", systems=("ours",), clips=2)
+    one = replace(results.clips[1], sounds={"ours": replace(results.clips[1].sounds["ours"], path="gone")})
+    clips = tuple(replace(one, id=f"clip-{k}", reference=None, truth=None) for k in range(230))
+    path = write_report(replace(results, clips=clips), tmp_path / "out", ReportConfig(clips=0))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    rows = page.locator("#listing tbody tr:not(.more)")
+    assert rows.count() == 100 and page.locator(".more").inner_text() == "130 more"
+    page.locator(".more button").focus()
+    page.keyboard.press("Enter")
+    page.locator("#listing").evaluate("t => t.parentElement.scrollTo(0, 1e6)")
+    page.wait_for_function("document.querySelectorAll('#listing tbody tr').length == 230")
+    assert ids(page) == [str(k) for k in range(230)] and page.locator(".more").count() == 0
+    page.close()

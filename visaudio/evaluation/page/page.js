@@ -190,6 +190,29 @@
       make("div", {class: "listen"}, video, players), more));
   }
 
+  // a page of rows at a time: a browser takes seconds over a thousand rows of forty figures
+  const PAGE = 100;
+  let watcher = null;
+
+  function append(rows, list) {
+    watcher?.disconnect();
+    const body = table.tBodies[0];
+    body.append(...rows.slice(0, PAGE).map((k) => row(k, list)));
+    const left = rows.slice(PAGE);
+    if (!left.length) return;
+    const button = make("button", {type: "button"}, `${left.length} more`);
+    const last = make("tr", {class: "more"}, make("td", {colspan: String(list.length + 3)}, button));
+    const go = () => {
+      last.remove();
+      append(left, list);
+    };
+    button.addEventListener("click", go);
+    body.append(last);
+    watcher = new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && go(),
+      {root: table.parentElement, rootMargin: "600px"});
+    watcher.observe(last);
+  }
+
   function draw() {
     const c = chosen(), list = columns(c);
     if (sort.key === "value" && sort.column >= list.length) sort.column = 0;
@@ -198,7 +221,8 @@
     if (wanted) rows = rows.filter((k) =>
       data.clips[k].id.toLowerCase().includes(wanted) || data.clips[k].caption.toLowerCase().includes(wanted));
     head(c, list);
-    table.tBodies[0].replaceChildren(...ordered(rows, c, list).map((k) => row(k, list)));
+    table.tBodies[0].replaceChildren();
+    append(ordered(rows, c, list), list);
     const what = c.wide ? `every figure of ${data.systems[c.system]}` : title(data.figures[c.figure]);
     control("listing-caption").textContent = what;
     control("count").textContent = rows.length === 1 ? "1 clip" : `${rows.length} clips`;
