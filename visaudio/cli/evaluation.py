@@ -21,9 +21,9 @@ SYSTEM = "model"  # of generation.py, whose import would load the dataset's libr
 
 EPILOG = """\
 --generated takes folders of WAV, FLAC, MP3, MP4 and so on of any system; a file is of the clip it is named
-after (ID.flac, ID.binaural.flac, ID.mp4). Writes results.json, clips.csv, table.csv and report.html to
---output, and the table to stdout. What was heard is kept in OUTPUT/cache: stopped at any time, the same
-command goes on.
+after (ID.flac, ID.binaural.flac, ID.mp4). Writes results.json, clips.csv, table.csv, comparisons.csv and
+report.html to --output, and the table to stdout. What was heard is kept in OUTPUT/cache: stopped at any
+time, the same command goes on.
 
 --model and --dataset make each clip's sound from its video alone, then score it. Over several processes:
 --workers on CPUs; accelerate launch or torchrun -m visaudio.evaluation ... on GPUs: each makes its share.
@@ -134,6 +134,7 @@ def run(options: argparse.Namespace, typed: Sequence[str]) -> int:
         _say(line(problem))
     print(writing.table_text(results))
     written = [writing.RESULTS, writing.CLIPS, writing.TABLE]
+    written += [writing.COMPARISONS] if results.comparisons else []
     if not options.no_report:
         from visaudio.evaluation.html_report import write_report
 

@@ -7,6 +7,7 @@ pickle, written beside and then renamed; an entry that cannot be read is removed
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import zipfile
@@ -62,7 +63,8 @@ class Cache:
         except OSError as error:
             raise UserError(f"{path.parent}: cannot be written ({error.strerror or error})") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
 
 class HeardFiles(Sequence):

@@ -1,4 +1,4 @@
-"""An evaluation's files: results.json, clips.csv, table.csv; and its table for a terminal.
+"""An evaluation's files: results.json, clips.csv, table.csv, comparisons.csv; and its table for a terminal.
 
 All are written beside and then renamed. CSV holds the values as measured (no factor, all digits), an empty
 cell where there is none; the table on the terminal shows them as the page does.
@@ -6,12 +6,12 @@ cell where there is none; the table on the terminal shows them as the page does.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -25,7 +25,7 @@ from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.results import Figure, Results
 from visaudio.tables import commit
 
-RESULTS, CLIPS, TABLE = "results.json", "clips.csv", "table.csv"
+RESULTS, CLIPS, TABLE, COMPARISONS = "results.json", "clips.csv", "table.csv", "comparisons.csv"
 PACKAGES = ("numpy", "scipy", "soxr", "soundfile", "av", "torch")
 ARROWS = {"higher": " (+)", "lower": " (-)", "": ""}
 
@@ -53,9 +53,11 @@ def _versions() -> dict[str, str]:
 
 
 def write(results: Results, output: Path) -> Results:
-    """Writes the three files; returns the results as results.json there says them."""
+    """Writes the files (comparisons.csv only of several systems); returns the results, which know their folder."""
     _write(output / CLIPS, _csv(_clip_lines(results)))
     _write(output / TABLE, _csv(_table_lines(results)))
+    if results.comparisons:
+        _write(output / COMPARISONS, _csv(_comparison_lines(results)))
     _write(output / RESULTS, results.to_json() + "\n")  # last: where it is, the others are
     return replace(results, folder=output.resolve())
 
@@ -68,7 +70,8 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _csv(lines: Iterator[Sequence[Any]]) -> str:
@@ -103,6 +106,14 @@ def _table_lines(results: Results) -> Iterator[Sequence[Any]]:
                     if (f := found.get(spec.name)) is not None:
                         about = [group, system, measure.name, spec.name, spec.unit, spec.better]
                         yield [*about, f.value, f.low, f.high, f.clips]
+
+
+def _comparison_lines(results: Results) -> Iterator[Sequence[Any]]:
+    """One for each pair of systems and figure: a less b."""
+    yield ["a", "b", "figure", "value", "low", "high", "clips", "p_bootstrap", "p_wilcoxon", "p_holm"]
+    for c in results.comparisons:
+        d = c.difference
+        yield [c.a, c.b, c.figure, d.value, d.low, d.high, d.clips, c.p_bootstrap, c.p_wilcoxon, c.p_holm]
 
 
 # -------------------- a terminal
@@ -142,7 +153,3 @@ def shown_command(arguments: Sequence[str]) -> str:
         return f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}"
 
     return shlex.join(["python", "-m", "visaudio.evaluation", *map(short, arguments)])
-
-
-def arguments_of(given: Sequence[str] | None) -> list[str]:
-    return list(sys.argv[1:] if given is None else given)
