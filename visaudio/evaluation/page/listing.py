@@ -63,8 +63,8 @@ def section(results: Results, order: Order | None, media: Sequence[Addresses], c
         tag(
             "p",
             escape(
-                f"The worst first by what is chosen, at first {where}. A column's head sorts by it; the sign at a "
-                "row's left opens its players and all its figures. The same numbers are in results.json."
+                f"The worst first by what is chosen, at first {where}. A column's head sorts by it; the sign "
+                "at a row's left opens its players and all its figures. The same numbers are in results.json."
             ),
             class_="note",
         )
