@@ -68,7 +68,6 @@ def run(options: argparse.Namespace, typed: Sequence[str]) -> int:
     results = writing.write(writing.stamped(results, command), options.output)
     print(writing.table_text(results))
     page = write_report(results, options.output, config)
-    print(
-        f"{options.output}: {writing.RESULTS}, {writing.CLIPS}, {writing.TABLE}, {writing.COMPARISONS}, {page.name}"
-    )
+    written = (writing.RESULTS, writing.CLIPS, writing.TABLE, writing.COMPARISONS, page.name)
+    print(f"{options.output}: {', '.join(written)}")
     return 0

@@ -1,30 +1,20 @@
 """The report page in a real browser, from the disk, as a reader has it (extra `review-test`)."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
+from browsing import PATIENCE_S, launched, until
 from small_results import small_results
 
 from visaudio.evaluation.html_report import ReportConfig, write_report
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[review-test]'")
-PATIENCE_MS = 60_000
+pytestmark = pytest.mark.slow  # a browser takes seconds to start
 HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>'
-
-
-def chromium():
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    if chromium() is None:
-        pytest.skip("no chromium on this machine")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--mute-audio"])
-        yield browser
-        browser.close()
+    yield from launched()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +28,7 @@ def address(tmp_path_factory):
 @pytest.fixture
 def page(browser, address):
     page = browser.new_page(viewport={"width": 1366, "height": 768})
-    page.set_default_timeout(PATIENCE_MS)
+    page.set_default_timeout(1000 * PATIENCE_S)
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on(
@@ -140,7 +130,7 @@ def test_a_click_in_a_picture_goes_there(page):
     panel.scroll_into_view_if_needed()
     box = panel.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 10)
-    page.wait_for_function("document.querySelector('article audio').currentTime > 0")
+    until(page, "document.querySelector('article audio').currentTime > 0")
     assert 2.9 <= card.locator("audio").first.evaluate("a => a.currentTime") <= 6
 
 
@@ -187,6 +177,6 @@ def test_rows_beyond_a_hundred_come_when_they_are_wanted(browser, tmp_path):
     page.locator(".more button").focus()
     page.keyboard.press("Enter")
     page.locator("#listing").evaluate("t => t.parentElement.scrollTo(0, 1e6)")
-    page.wait_for_function("document.querySelectorAll('#listing tbody tr').length == 230")
+    until(page, "document.querySelectorAll('#listing tbody tr').length == 230")
     assert ids(page) == [str(k) for k in range(230)] and page.locator(".more").count() == 0
     page.close()

@@ -156,7 +156,8 @@
 
   function row(k, list) {
     const clip = data.clips[k];
-    const opener = make("button", {type: "button", "aria-expanded": "false", "aria-label": `open ${clip.id}`}, "+");
+    const opener = make("button",
+      {type: "button", "aria-expanded": "false", "aria-label": `open ${clip.id}`}, "+");
     const name = data.cards.includes(k) ? make("a", {href: `#clip-${k}`}, clip.id) : clip.id;
     const element = make("tr", {}, make("td", {}, opener), make("th", {scope: "row", title: clip.id}, name),
       make("td", {class: "caption"}, clip.caption),
@@ -218,8 +219,8 @@
     if (sort.key === "value" && sort.column >= list.length) sort.column = 0;
     const wanted = control("find").value.trim().toLowerCase();
     let rows = c.group < 0 ? data.clips.map((_, k) => k) : data.groups[c.group].clips;
-    if (wanted) rows = rows.filter((k) =>
-      data.clips[k].id.toLowerCase().includes(wanted) || data.clips[k].caption.toLowerCase().includes(wanted));
+    const has = (text) => text.toLowerCase().includes(wanted);
+    if (wanted) rows = rows.filter((k) => has(data.clips[k].id) || has(data.clips[k].caption));
     head(c, list);
     table.tBodies[0].replaceChildren();
     append(ordered(rows, c, list), list);
