@@ -3,6 +3,9 @@
 `use(monkeypatch, "level", ...)` registers these alone. Worker processes import this file by its name.
 """
 
+import os
+import time
+
 import numpy as np
 
 from bi_audio_dataset.schema import UserError
@@ -127,3 +130,49 @@ def make_picky(settings):
 
 def make_absent(settings):
     raise Unavailable("pip install absent")
+
+
+class Dies(Picky):
+    """Takes its process with it, as the system does where memory runs out."""
+
+    name = "dies"
+    figures = (FigureSpec("dead", "dead"),)
+
+    @property
+    def key(self):
+        return "dies-1"
+
+    def hear(self, sound, scene):
+        os._exit(9)
+
+
+def make_dies(settings):
+    return Dies()
+
+
+class Slow(Level):
+    """Takes a tenth of a second for each sound."""
+
+    name = "slow"
+
+    @property
+    def key(self):
+        return "slow-1"
+
+    def hear(self, sound, scene):
+        time.sleep(0.1)
+        return super().hear(sound, scene)
+
+
+def make_slow(settings):
+    return Slow()
+
+
+class Here(Level):
+    name = "here"
+
+
+def make_here(settings):
+    if os.environ["PLAIN_MEASURES_PROCESS"] != str(os.getpid()):
+        raise Unavailable("only in the first process")
+    return Here()

@@ -137,6 +137,7 @@ FLOORS = {
         "evaluation.page": 5,  # parts of the report, which is on the floor of its folder
         "evaluation.listening": 5,
         "evaluation.__main__": 9,
+        "evaluation.generation": 7,  # loads models
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
         "cli": 8,  # above all that it starts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bi_audio_dataset.schema import UserError
-from visaudio.cli.common import Parser, guard, positive_int
+from visaudio.cli.common import Parser, guard, positive, positive_int
 from visaudio.cli.report_options import add_report_options, report_config
 
 if TYPE_CHECKING:
@@ -74,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PATH",
         help="a measure's weights from a file; may be repeated (names: docs/metrics.md)",
     )
+    add(
+        "--hfov_deg",
+        type=positive,
+        default=90.0,
+        metavar="DEG",
+        help="lens of videos whose dataset does not say it, for measures of picture and sound (default: 90)",
+    )
+    add("--detector_labels", type=_names, default=(), metavar="a,b", help="what a detector is to look for")
     add("--device", help="of measures and models that use torch (default: a GPU if there is one)")
     add("--workers", type=positive_int, metavar="N", help="processes (default: one for each core, at most 8)")
     add("--seed", type=int, default=0, help="of the model's noise and of the bootstrap (default: 0)")
@@ -110,6 +118,8 @@ def run(options: argparse.Namespace, typed: Sequence[str]) -> int:
         measures=options.measures,
         weights=dict(options.weights),
         device=options.device or _usual_device(),
+        hfov_deg=options.hfov_deg,
+        detector_labels=options.detector_labels,
         split=options.split,
         config=options.config,
         limit=options.limit,
@@ -181,10 +191,13 @@ def _say(text: str) -> None:
 
 
 def _usual_device() -> str:
-    """Without importing torch, which measures made of numpy do not need."""
-    from importlib.util import find_spec
+    """A GPU if there is one; torch, seconds that measures made of numpy do without, is asked only where
+    there is a driver of one."""
+    import ctypes
 
-    if find_spec("torch") is None:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
         return "cpu"
     import torch
 

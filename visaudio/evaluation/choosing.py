@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import measures as suite_of
@@ -18,7 +19,7 @@ def choose_measures(
     """
     names = list(suite_of.REGISTRY) if wanted is None else list(dict.fromkeys(wanted))
     weights = _Overrides(settings.weights)
-    settings = Settings(weights, settings.device)
+    settings = replace(settings, weights=weights)
     chosen, unavailable = [], {}
     for name in names:
         try:
@@ -35,6 +36,8 @@ def choose_measures(
         raise UserError("no measure can be had: " + ("; ".join(unavailable.values()) or "none is registered"))
     taken: dict[str, str] = {}
     for measure in chosen:
+        if measure.name not in names:
+            raise ValueError(f"'{measure.name}' is registered under another name, of {', '.join(names)}")
         for spec in measure.figures:
             if taken.setdefault(spec.name, measure.name) != measure.name:
                 raise ValueError(f"{measure.name} and {taken[spec.name]} both have a figure '{spec.name}'")

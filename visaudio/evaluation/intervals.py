@@ -57,12 +57,8 @@ def resample(measure: Measure, clips: ClipSet, resamples: int = RESAMPLES, seed:
         drawn = [_known(names, measure.summarise(clips, index)) for index in draws(count, wanted, seed)]
         resampled = {n: np.array([row.get(n, np.nan) for row in drawn], float) for n in names}
     nothing = np.full(wanted, np.nan)
-    behind = {
-        spec.name: int(np.isfinite(clips.rows[spec.name]).sum())
-        if spec.per_clip and spec.name in clips.rows
-        else count
-        for spec in measure.figures
-    }
+    there = {name: int(np.isfinite(row).sum()) for name, row in clips.rows.items()}
+    behind = {f.name: there.get(f.name, 0) if f.per_clip else count for f in measure.figures}
     return Resampled(values, {n: resampled.get(n, nothing) for n in names}, behind)
 
 

@@ -159,10 +159,13 @@ REGISTRY: dict[str, str] = {}
 @dataclass(frozen=True)
 class Settings:
     """What every factory gets. weights: overrides of weight files, by the names docs/metrics.md lists;
-    device: of torch."""
+    device: of torch. hfov_deg: the lens of pictures whose row does not say it; detector_labels: the things
+    that `align` looks for, none for whatever its detector knows."""
 
     weights: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    hfov_deg: float = 90.0
+    detector_labels: tuple[str, ...] = ()
 
 
 def make(name: str, settings: Settings) -> Measure:

@@ -30,7 +30,8 @@ from visaudio.evaluation.workers import score_in_pool
 class Options:
     """How to evaluate.
 
-    measures: names, None for all that can be had. split, config: of a BiAudio reference. limit: the first
+    measures: names, None for all that can be had. weights, device, hfov_deg, detector_labels: of
+    `measures.Settings`. split, config: of a BiAudio reference. limit: the first
     so many clips. workers: processes; 1 is this one alone. strict: UserError at any serious problem.
     resamples, seed: of the bootstrap. videos: a folder of pictures, before the reference's own.
     unpack_videos: write a dataset's videos out even if no measure wants them (for the page).
@@ -39,6 +40,8 @@ class Options:
     measures: tuple[str, ...] | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    hfov_deg: float = 90.0
+    detector_labels: tuple[str, ...] = ()
     split: str = "test"
     config: str = "default"
     limit: int | None = None
@@ -54,6 +57,8 @@ class Options:
         for name in ("workers", "resamples"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.hfov_deg < 180:
+            raise UserError(f"hfov_deg must lie between 0 and 180 degrees, got {self.hfov_deg:g}")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"limit must be at least 1, got {self.limit}")
 
@@ -83,7 +88,7 @@ def evaluate(
     videos = pairs.find_videos(options.videos) if options.videos is not None else {}
     clips, rows = _pair(folders, reference, options, problems)
     _check_strict(options, problems)
-    settings = Settings(dict(options.weights), options.device)
+    settings = _suite_settings(options, options.device)
     chosen, unavailable = choose_measures(options.measures, settings, say)
     if reference is None:
         say("no reference: only what needs none is measured")
@@ -184,12 +189,16 @@ def _score(
 
             if workers > 1:
                 targets = {measure.name: suite_of.REGISTRY[measure.name] for measure in part}
-                settings = Settings(dict(options.weights))
+                settings = _suite_settings(options, "cpu")
                 score_in_pool(clips, Suite(targets, settings, cache.folder), workers, done)
             else:
                 scorer = Scorer(part, cache)
                 for clip in clips:
                     done(scorer.score(clip))
+
+
+def _suite_settings(options: Options, device: str) -> Settings:
+    return Settings(dict(options.weights), device, options.hfov_deg, options.detector_labels)
 
 
 def _settings(options: Options) -> dict[str, Any]:

@@ -7,6 +7,7 @@ are; what it returns is small (rows of numbers and names of cache entries).
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from importlib import import_module
@@ -98,16 +99,15 @@ class Scorer:
             generated = SoundFile(path)
             try:
                 facts = self.facts(generated)
-                problems += _about_one(facts, system, "silent")
-                duration_s = facts.seconds
-                if reference_facts is not None:
-                    problems += _about_two(facts, reference_facts, system)
-                    duration_s = min(duration_s, reference_facts.seconds)
+                duration_s = min(f.seconds for f in (facts, reference_facts) if f is not None)
                 if duration_s < SHORTEST_S:
                     raise Refused("too_short", f"{duration_s:.3f} s")
             except Refused as refused:
                 problems.append(Found(refused.kind, system, detail=refused.detail))
                 continue
+            problems += _about_one(facts, system, "silent")
+            if reference_facts is not None:
+                problems += _about_two(facts, reference_facts, system)
             video, said = self._video(clip.video(system), system)
             problems += said
             scene = Scene(clip.id, duration_s, clip.reference.caption, video, truth)
@@ -237,16 +237,19 @@ def _read_truth(path: Path | None):
 
 # -------------------- inside a worker process
 
-_scorer: list[Scorer] = []
+_made: list[Scorer | Exception] = []
 
 
 def start_worker(suite: Suite) -> None:
     """Interruptions are for the main process, which then lets this one finish its clip."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _scorer[:] = [Scorer(suite.measures(), Cache(suite.cache_folder))]
+    try:
+        _made[:] = [Scorer(suite.measures(), Cache(suite.cache_folder))]
+    except Exception as error:  # raised by the first clip: here it would only break the pool
+        _made[:] = [error]
 
 
 def score_in_worker(clip: ClipFiles) -> ClipScore:
-    return _scorer[0].score(clip)
+    if isinstance(_made[0], Exception):
+        raise _made[0]
+    return _made[0].score(clip)

@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visaudio.evaluation.cache import Cache
 from visaudio.evaluation.collected import Collected
 from visaudio.evaluation.intervals import Both, Resampled, compare, figures_of, resample
@@ -23,6 +25,8 @@ from visaudio.evaluation.results import (
     SystemUsed,
 )
 from visaudio.evaluation.synth_benchmark import GROUPS
+
+GROUP_RESAMPLES = 300
 
 
 def results_of(
@@ -67,11 +71,15 @@ class Figures:
     seed: int
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str, tuple[str, ...]], Resampled] = {}
+        self._known: dict[tuple[str, str, tuple[str, ...], int], Resampled] = {}
 
     def table(self, among: set[str] | None = None) -> dict[str, dict[str, Figure]]:
-        """system -> figure -> value and interval. Of some clips only what is made of rows: distances of
-        distributions say little of few clips, and cost much."""
+        """system -> figure -> value and interval.
+
+        Of some clips only what is made of rows (distances of distributions say little of few clips, and cost
+        much) and has a value, with intervals of at most GROUP_RESAMPLES.
+        """
+        resamples = self.resamples if among is None else min(self.resamples, GROUP_RESAMPLES)
         found: dict[str, dict[str, Figure]] = {}
         for system in self.collected.systems:
             found[system] = {}
@@ -81,7 +89,8 @@ class Figures:
                     if measure.keeps_heard:
                         continue
                     ids = [clip for clip in ids if clip in among]
-                found[system] |= figures_of(self._resampled(system, measure, tuple(ids))[0])
+                figures = figures_of(self._resampled(system, measure, tuple(ids), resamples)[0])
+                found[system] |= {k: f for k, f in figures.items() if among is None or np.isfinite(f.value)}
         return found
 
     def comparisons(self) -> Iterator[Comparison]:
@@ -92,15 +101,19 @@ class Figures:
                 theirs = set(self.collected.ids(b, measure.name))
                 ids = tuple(c for c in self.collected.ids(a, measure.name) if c in theirs)
                 if ids:
-                    (of_a, clips_a), (of_b, clips_b) = (self._resampled(s, measure, ids) for s in (a, b))
+                    (of_a, clips_a), (of_b, clips_b) = (
+                        self._resampled(system, measure, ids, self.resamples) for system in (a, b)
+                    )
                     both.append(Both(measure, of_a, of_b, clips_a, clips_b))
             yield from compare(a, b, both)
 
-    def _resampled(self, system: str, measure: Measure, ids: tuple[str, ...]) -> tuple[Resampled, ClipSet]:
+    def _resampled(
+        self, system: str, measure: Measure, ids: tuple[str, ...], resamples: int
+    ) -> tuple[Resampled, ClipSet]:
         clips = self.collected.clip_set(system, measure, ids, self.cache)
-        key = (system, measure.name, ids)
+        key = (system, measure.name, ids, resamples)
         if key not in self._known:
-            self._known[key] = resample(measure, clips, self.resamples, self.seed)
+            self._known[key] = resample(measure, clips, resamples, self.seed)
         return self._known[key], clips
 
 

@@ -53,7 +53,7 @@ def _versions() -> dict[str, str]:
 
 
 def write(results: Results, output: Path) -> Results:
-    """Writes the files (comparisons.csv only of several systems); returns the results, which know their folder."""
+    """Writes the files (comparisons.csv of several systems only); returns the results, with their folder."""
     _write(output / CLIPS, _csv(_clip_lines(results)))
     _write(output / TABLE, _csv(_table_lines(results)))
     if results.comparisons:

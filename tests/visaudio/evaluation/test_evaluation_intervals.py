@@ -92,7 +92,7 @@ def test_a_paired_difference_sees_what_unpaired_intervals_cannot():
 
 
 def test_of_equal_systems_one_in_twenty_differs():
-    """p below 0.05 in about 5 % of 100 draws, by either test: binomial, at most 4 standard deviations more."""
+    """p below 0.05 in about 5 % of 100 draws, by either test; 14 is 4 standard deviations more."""
     rng = np.random.default_rng(3)
     found = [compare("a", "b", [both(*rng.normal(size=(2, 30)), resamples=200)])[0] for _ in range(100)]
     for name in ("p_bootstrap", "p_wilcoxon"):

@@ -54,6 +54,7 @@ def test_a_whole_test_in_a_browser(page, tmp_path):
         page.locator("#name").fill("eva")
         page.get_by_role("button", name="Begin").click()
         page.wait_for_selector("[role=group]")
+        assert "null" not in page.locator("main").inner_text()
         said = page.evaluate(SIDES)
         for wrong in (True, False):  # headphones turned round, then right
             if not wrong:
@@ -65,6 +66,7 @@ def test_a_whole_test_in_a_browser(page, tmp_path):
             page.get_by_role("button", name="Continue").click()
         for number in (1, 2):
             until(page, f"document.getElementById('progress').textContent == '{number} of 2'")
+            assert "null" not in page.locator("main").inner_text()
             send = page.get_by_role("button", name="Next")
             wanted = "second" if page.locator("[value=second]").count() else "4"
             for option in page.locator(f"fieldset input[value='{wanted}']").all():

@@ -18,7 +18,7 @@
   }
 
   function show(...children) {
-    main.replaceChildren(...children);
+    main.replaceChildren(...children.filter((child) => child !== null));
     main.focus();
     scrollTo(0, 0);
   }
@@ -187,8 +187,7 @@
         });
         return make("label", {}, input, ` ${label}`);
       });
-      const text = pair ? `${question.text} In which of the two more so?` : question.text;
-      return make("fieldset", {}, make("legend", {}, question.title), make("p", {}, text),
+      return make("fieldset", {}, make("legend", {}, question.title), make("p", {}, question.text),
         make("div", {class: "scale"}, ...options));
     });
     const form = make("form", {}, ...questions, make("div", {class: "row"}, send, hint));
@@ -207,7 +206,8 @@
     players.forEach((one) => { one.changed = changed; });
     changed();
     show(make("h2", {}, pair ? "Two sounds: which is better?" : "One sound: how good is it?"),
-      make("div", {class: "players"}, ...players.map((one) => one.box)), form);
+      make("div", {class: "players"}, ...players.map((one) => one.box)),
+      pair ? make("p", {}, "For each question: in which of the two more so?") : null, form);
   }
 
   welcome();
