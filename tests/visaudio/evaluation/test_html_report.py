@@ -19,7 +19,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import html_report
 from visaudio.evaluation.html_report import ReportConfig, worst_order, write_report
 from visaudio.evaluation.page import choice
-from visaudio.evaluation.results import Results
+from visaudio.evaluation.results import Problem, Results
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_the_best_is_marked_and_what_is_not_told_apart_from_it(page):
 
 def test_paired_tests_say_who_is_better_only_where_told_apart(page):
     (head,) = [s.text for s in page.all("summary") if "against" in s.text]
-    assert head == "ours against mono: 1 better by ours, 0 better by mono, 2 not told apart"
+    assert head == "ours against mono: ours better in 1 figures, mono in 0, not told apart in 2"
     table = page.all("table", class_="figures")
     rows = (
         next(t for t in table if t.all("th") and "p Holm" in [h.text for h in t.all("th")])
@@ -412,3 +412,30 @@ def test_progress_is_told(results, tmp_path):
     told = []
     write_report(results, tmp_path, ReportConfig(clips=2), progress=lambda *n: told.append(n))
     assert told == [(1, 2), (2, 2)]
+
+
+def test_a_reason_that_all_share_is_told_once(results, tmp_path):
+    names = tuple(f"n{k}" for k in range(9))
+    shared = Problem("rate", "rates differ", names, "ours", "", False, ("8 and 16 kHz",) * 9)
+    own = Problem("channels", "refused", names[:2], "ours", "", True, ("3 channels", "4 channels"))
+    path = write_report(replace(results, problems=(shared, own)), tmp_path, ReportConfig(clips=0))
+    rows = read_page(path.read_text()).one("table", class_="problems").one("tbody").all("tr")
+    assert [cell.text for cell in rows[0].all("td")][2:] == [
+        "refused",
+        "2",
+        "n0 (3 channels), n1 (4 channels)",
+    ]
+    what, count, listed = (cell for cell in rows[1].all("td")[2:])
+    assert what.text == "rates differ (8 and 16 kHz)" and count.text == "9"
+    assert listed.one("summary").text == "n0, n1, n2, n3, n4, n5 and 3 more"
+    assert listed.one("p").text == ", ".join(names)
+
+
+def test_pages_of_results_read_back_are_the_same(results, tmp_path):
+    """From results.json, whose folder is elsewhere, the same page comes."""
+    (tmp_path / "a").mkdir()
+    stored = tmp_path / "a" / "results.json"
+    stored.write_text(results.to_json())
+    again = Results.from_json(stored.read_text(), stored.parent)
+    pages = [write_report(r, tmp_path / n).read_text() for r, n in ((results, "x"), (again, "y"))]
+    assert pages[0] == pages[1]

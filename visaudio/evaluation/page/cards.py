@@ -41,7 +41,7 @@ def card(results: Results, order: Order, place: int, rank: int, media: Addresses
         head,
         caption,
         tag("div", _video(media), _players(results, order, clip, media), class_="listen"),
-        picture,
+        tag("div", picture, class_="wide") if picture else "",
         _figures(results, clip),
         class_="card",
         id=f"clip-{place}",

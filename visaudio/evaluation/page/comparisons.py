@@ -32,9 +32,9 @@ def section(results: Results) -> str:
     parts = [tag("h2", "Paired tests", id="tests"), tag("p", escape(NOTE), class_="note")]
     for number, ((a, b), found) in enumerate(pairs.items()):
         counts = verdict_counts(found, specs)
-        line = f"{a} against {b}: " + ", ".join(
-            f"{counts[key]} {what}"
-            for key, what in (("a", f"better by {a}"), ("b", f"better by {b}"), ("", "not told apart"))
+        line = (
+            f"{a} against {b}: {a} better in {counts['a']} figures, {b} in {counts['b']}, "
+            f"not told apart in {counts['']}"
         )
         head = tag("summary", escape(line))
         parts.append(tag("details", head, _table(a, b, found, specs), open=number == 0))

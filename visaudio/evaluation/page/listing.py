@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visaudio.evaluation.page.summary import shown, swatch
+from visaudio.evaluation.page.summary import shown, swatch, unit_of
 from visaudio.evaluation.page.text import escape, script_json, tag
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def data(results: Results, order: Order | None, media: Sequence[Addresses], card
     stored: dict[str, Any] = {
         "systems": systems,
         "figures": [
-            {"title": s.title, "unit": s.unit, "better": s.better, "digits": s.digits} for s in specs
+            {"title": s.title, "unit": unit_of(s), "better": s.better, "digits": s.digits} for s in specs
         ],
         "clips": [
             {
@@ -124,7 +124,7 @@ def _controls(results: Results, order: Order) -> str:
         made = [tag("option", escape(text), value=v, selected=v == chosen) for v, text in options]
         return tag("label", escape(label), " ", tag("select", *made, id=name))
 
-    units = [(k, f"{s.title}{f' ({s.unit})' if s.unit else ''}") for k, s in enumerate(specs)]
+    units = [(k, f"{s.title}{f' ({unit_of(s)})' if s.unit else ''}") for k, s in enumerate(specs)]
     systems = list(enumerate(system.name for system in results.systems))
     chosen = [k for k, name in systems if name == order.system][0]
     parts = [

@@ -180,7 +180,7 @@
     const players = make("table", {class: "players"}, player("reference", clip.reference),
       ...data.systems.map((name, s) => player(name, clip.sounds[s])));
     const video = clip.video && make("video",
-      {controls: true, muted: true, preload: "none", playsinline: true, src: clip.video});
+      {controls: true, muted: true, preload: "metadata", playsinline: true, src: clip.video});
     const lines = data.figures.map((figure, f) => make("tr", {}, make("th", {scope: "row"}, title(figure)),
       ...data.systems.map((_, s) => make("td", {class: "number"}, shown(data.values[f][s][k], figure)))));
     const names = data.systems.map((name) => make("th", {scope: "col"}, name));

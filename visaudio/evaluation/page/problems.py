@@ -10,7 +10,7 @@ from visaudio.evaluation.page.text import escape, listed, tag
 if TYPE_CHECKING:
     from visaudio.evaluation.results import Problem, Results
 
-FEW = 8  # names shown at once
+FEW = 6  # names shown at once
 
 
 def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
@@ -21,9 +21,10 @@ def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
         return tag("section", *parts)
     rows = []
     for problem in sorted(results.problems, key=lambda p: not p.serious):
-        what = escape(problem.text) + (f" ({escape(problem.note)})" if problem.note else "")
+        more = [note for note in (problem.note, _common(problem)) if note]
+        what = escape(problem.text) + (f" ({escape('; '.join(more))})" if more else "")
         weight = "serious" if problem.serious else "note"
-        rows.append(_row(weight, problem.system or "all", what, _with_details(problem)))
+        rows.append(_row(weight, problem.system or "all", what, _named(problem)))
     for name, why in results.unavailable.items():
         rows.append(_row("serious", "all", f"{tag('b', escape(name))} not computed: {escape(why)}", ()))
     for what, names in notes.items():
@@ -35,8 +36,14 @@ def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
     return tag("section", *parts)
 
 
-def _with_details(problem: Problem) -> list[str]:
-    details = problem.details or ("",) * len(problem.names)
+def _common(problem: Problem) -> str:
+    """The detail that all names share, where they are several."""
+    return problem.details[0] if len(problem.details) > 1 and len(set(problem.details)) == 1 else ""
+
+
+def _named(problem: Problem) -> list[str]:
+    """Names, each with its detail where that is its own."""
+    details = problem.details if problem.details and not _common(problem) else ("",) * len(problem.names)
     pairs = zip(problem.names, details, strict=True)
     return [f"{name} ({detail})" if detail else name for name, detail in pairs]
 

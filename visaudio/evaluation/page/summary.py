@@ -47,8 +47,13 @@ def arrow(spec: FigureSpec) -> str:
 
 def title_of(spec: FigureSpec) -> str:
     """Title, unit and arrow, as HTML."""
-    unit = " " + tag("span", escape(spec.unit), class_="unit") if spec.unit else ""
+    unit = " " + tag("span", escape(unit_of(spec)), class_="unit") if spec.unit else ""
     return f"{escape(spec.title)}{unit} {arrow(spec)}".rstrip()
+
+
+def unit_of(spec: FigureSpec) -> str:
+    """With the real sign for micro-."""
+    return {"us": "\N{MICRO SIGN}s"}.get(spec.unit, spec.unit)
 
 
 def shown(value: float, spec: FigureSpec) -> str:
