@@ -439,3 +439,22 @@ def test_pages_of_results_read_back_are_the_same(results, tmp_path):
     again = Results.from_json(stored.read_text(), stored.parent)
     pages = [write_report(r, tmp_path / n).read_text() for r, n in ((results, "x"), (again, "y"))]
     assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "config"),
+    [
+        ("", ReportConfig()),
+        ("--report-clips 0 --report-figure side", ReportConfig(clips=0, figure="side")),
+        ("--report-clips 40 --report-system ours", ReportConfig(clips=40, system="ours")),
+    ],
+)
+def test_flags_of_the_commands_say_what_the_page_shows(flags, config):
+    from visaudio.cli import compare, evaluation
+    from visaudio.cli.report_options import report_config
+
+    for command, needed in ((evaluation, "--generated a --output b"), (compare, "results.json --output b")):
+        options = command._parser().parse_args([*needed.split(), *flags.split()])
+        assert report_config(options) == config
+        with pytest.raises(SystemExit):
+            command._parser().parse_args([*needed.split(), "--report-clips", "-1"])
