@@ -22,12 +22,13 @@ from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.page import cards, choice, comparisons, document, listing, problems, summary
 from visaudio.evaluation.page.media_files import MediaFolder
 from visaudio.evaluation.page.pictures import ShownSound, Track, data_uri, draw, system_style
-from visaudio.evaluation.page.text import listed
+from visaudio.evaluation.page.text import listed, tag
 from visaudio.evaluation.results import ClipScored, Results
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
 from visaudio.evaluation.truth_files import read_truth
 
 PAGE = "report.html"
+LONGEST_S = 60.0  # of a picture: cues take some 10 MB a second while they are drawn
 INLINE = 32  # clips whose pictures stand in the page itself, some 100 kB a sound
 # the first of these that single clips have says which clips are worst, unless a figure is named
 FIRST_FIGURES = ("ild_error_db",)
@@ -158,7 +159,10 @@ def draw_clip(
     compared = [sound.duration_s for sound in clip.sounds.values() if sound.duration_s > 0]
     duration_s = max(compared, default=sounds[0].audio.shape[1] / sounds[0].sample_rate)
     label = f"{clip.id}: spectrograms of both ears, ILD and ITD over time of {listed(s.name for s in sounds)}"
-    return draw(sounds, _tracks(results, clip), duration_s, label, image)
+    picture = draw(sounds, _tracks(results, clip), min(duration_s, LONGEST_S), label, image)
+    if duration_s <= LONGEST_S:
+        return picture
+    return tag("p", f"The first {LONGEST_S:g} of {duration_s:.1f} s.", class_="note") + picture
 
 
 def _ears(path: Path | None) -> tuple[np.ndarray, int] | None:
@@ -166,7 +170,7 @@ def _ears(path: Path | None) -> tuple[np.ndarray, int] | None:
     if path is None or not path.is_file():
         return None
     try:
-        audio, rate = media.read_audio(path)
+        audio, rate = media.read_audio(path, duration_s=LONGEST_S)
     except UserError:
         return None
     if not audio.shape[1]:

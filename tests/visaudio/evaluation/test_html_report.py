@@ -19,7 +19,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import html_report
 from visaudio.evaluation.html_report import ReportConfig, worst_order, write_report
 from visaudio.evaluation.page import choice
-from visaudio.evaluation.results import Problem, Results
+from visaudio.evaluation.results import Figure, Problem, Results
 
 
 @pytest.fixture(scope="module")
@@ -458,3 +458,28 @@ def test_flags_of_the_commands_say_what_the_page_shows(flags, config):
         assert report_config(options) == config
         with pytest.raises(SystemExit):
             command._parser().parse_args([*needed.split(), "--report-clips", "-1"])
+
+
+def test_a_single_clip_without_reference_intervals_or_truth(tmp_path):
+    """What has nothing to say is a dash or is left out; the rest of the page stands."""
+    results = small_results(tmp_path / "in", systems=("ours",), clips=1)
+    results = with_clip(results, 0, reference=None, truth=None, caption="")
+    figure = Figure(1.0, math.nan, math.nan, 1)
+    results = replace(results, figures={"ours": dict.fromkeys(results.specs, figure)}, groups={})
+    results = replace(results, group_figures={}, problems=(), unavailable={})
+    page = read_page(write_report(results, tmp_path / "out").read_text())
+    (card,) = page.all("article")
+    assert [a.attributes["aria-label"] for a in card.all("audio")] == ["ours"]
+    assert len([e for e in card.all("rect") if e.attributes["class"] == "panel"]) == 2 + 2
+    table = page.all("table", class_="figures")[0]
+    assert table.all("span", class_="interval") == [] and table.all("td", class_="best") == []
+    assert "None: every clip was read" in page.text and page.all("h2", id="tests") == []
+
+
+def test_of_a_long_sound_the_beginning_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(html_report, "LONGEST_S", 0.25)
+    page = read_page(write_report(small_results(tmp_path / "in", clips=2), tmp_path / "out").read_text())
+    cards = page.all("article")
+    assert all("The first 0.25 of 0.5 s." in card.text for card in cards)
+    seconds = {e.attributes["data-seconds"] for card in cards for e in card.all("rect")}
+    assert seconds == {"0.25"}
