@@ -2,7 +2,7 @@
 
 It opens from the disk and asks nothing of other machines. A few clips have pictures, the worst by one figure
 and a spread over the others; all are in a listing that can be sorted, with players. Up to `INLINE` pictures
-stand inside the page, more of them lie in media/ and load when they come into view.
+stand inside the page, more of them lie in media/.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def _cards(
             picture = draw_clip(results, clip)
         else:
             picture = draw_clip(results, clip, partial(_stored_picture, folder, clip.id))
-        made.append(cards.card(results, order, place, ranks[place], addresses[place], picture))
+        few = len(places) <= INLINE
+        made.append(cards.card(results, order, place, ranks[place], addresses[place], picture, few))
         progress(len(made), len(places))
     return made
 

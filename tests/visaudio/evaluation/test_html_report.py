@@ -392,13 +392,17 @@ def test_a_sound_that_is_gone_is_told(tmp_path):
 
 def test_many_pictures_lie_beside_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(html_report, "INLINE", 1)
-    path = write_report(small_results(tmp_path / "in", clips=2), tmp_path / "out", ReportConfig(clips=2))
+    (tmp_path / "v.mp4").write_bytes(b"video")
+    results = with_clip(small_results(tmp_path / "in", clips=2), 0, video=str(tmp_path / "v.mp4"))
+    path = write_report(results, tmp_path / "out", ReportConfig(clips=2))
     page = read_page(path.read_text())
     pictures = [e.attributes["href"] for e in page.all("image") if e.attributes["href"].startswith("media/")]
     assert len(pictures) == 2 * (2 + 2) + 2 * 1
     assert all((path.parent / unquote(p)).read_bytes().startswith(b"\x89PNG") for p in pictures)
+    assert {v.attributes["preload"] for v in page.all("video")} == {"none"}
     monkeypatch.setattr(html_report, "INLINE", 2)
-    write_report(small_results(tmp_path / "in", clips=2), tmp_path / "out", ReportConfig(clips=2))
+    page = read_page(write_report(results, tmp_path / "out", ReportConfig(clips=2)).read_text())
+    assert {v.attributes["preload"] for v in page.all("video")} == {"metadata"}
     assert not (path.parent / unquote(pictures[0])).exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections import Counter
 from itertools import combinations, pairwise
 
@@ -355,3 +356,20 @@ def test_summary_command_prints_and_stores(tmp_path, capsys):
     assert "Realism  3.00" in capsys.readouterr().out
     assert json.loads((tmp_path / "s.json").read_text())["scores"][0]["mean"] == 3.0
     assert main(["--summary", str(one), "--json", str(tmp_path / "none" / "s.json")]) == 2
+
+
+def test_answers_from_many_at_once_stay_whole(tmp_path):
+    path = tmp_path / "answers.jsonl"
+
+    def answering(name):
+        for k in range(25):
+            answers.append(path, rating(name, "a", 1 + k % 5, clip="x" * 500, trial=k))
+
+    threads = [threading.Thread(target=answering, args=(f"l{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = answers.read(path)
+    answered = {(row["listener"], row["trial"]) for row in rows}
+    assert answered == {(f"l{n}", k) for n in range(8) for k in range(25)} and len(rows) == 200

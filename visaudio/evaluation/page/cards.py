@@ -30,7 +30,10 @@ def section(cards: list[str], shown_note: str) -> str:
     return tag("section", *parts, *cards)
 
 
-def card(results: Results, order: Order, place: int, rank: int, media: Addresses, picture: str) -> str:
+def card(
+    results: Results, order: Order, place: int, rank: int, media: Addresses, picture: str, few: bool
+) -> str:
+    """few: so few cards that each video may show its first frame before it is played."""
     clip = results.clips[place]
     count = len(results.clips)
     where = f"{rank} of {count} from the worst by {order.spec.title} of {order.system}"
@@ -40,7 +43,7 @@ def card(results: Results, order: Order, place: int, rank: int, media: Addresses
         "article",
         head,
         caption,
-        tag("div", _video(media), _players(results, order, clip, media), class_="listen"),
+        tag("div", _video(media, few), _players(results, order, clip, media), class_="listen"),
         tag("div", picture, class_="wide") if picture else "",
         _figures(results, clip),
         class_="card",
@@ -48,10 +51,11 @@ def card(results: Results, order: Order, place: int, rank: int, media: Addresses
     )
 
 
-def _video(media: Addresses) -> str:
+def _video(media: Addresses, few: bool) -> str:
     if media.video is None:
         return ""
-    return tag("video", src=media.video, muted=True, controls=True, preload="metadata", playsinline=True)
+    preload = "metadata" if few else "none"
+    return tag("video", src=media.video, muted=True, controls=True, preload=preload, playsinline=True)
 
 
 def _players(results: Results, order: Order, clip: ClipScored, media: Addresses) -> str:
