@@ -135,6 +135,8 @@ FLOORS = {
         "training": 6,
         "training.full_run": 7,  # the body of train.py: ends with hub.save
         "evaluation": 6,
+        "evaluation.page": 5,  # parts of the report, which is on the floor of its folder
+        "evaluation.listening": 5,
         "evaluation.__main__": 9,
         "evaluation.generation": 7,  # loads models
         "evaluation.cues": 1,  # validation in training hears by the same measures

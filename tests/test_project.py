@@ -17,9 +17,11 @@ from scripts import load_script
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
+from visaudio.cli import compare as compare_cli
 from visaudio.cli import evaluation as evaluation_cli
 from visaudio.cli import features as features_cli
 from visaudio.cli import hub as hub_cli
+from visaudio.cli import listen as listen_cli
 from visaudio.cli import sample as sample_cli
 from visaudio.cli import train as train_cli
 from visaudio.training.recipe import load_train_config
@@ -93,6 +95,10 @@ def check(command: str) -> None:
         builder_cli._parser().parse_args(arguments)
     elif program == "visaudio.evaluation":
         evaluation_cli._parser().parse_args(arguments)
+    elif program == "visaudio.evaluation.compare":
+        compare_cli._parser().parse_args(arguments)
+    elif program == "visaudio.evaluation.listen":
+        listen_cli._parser().parse_args(arguments)
     elif program == "visaudio.data.features":
         features_cli._parser().parse_args(arguments)
     else:
@@ -141,7 +147,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
-    programs = (sample_cli, builder_cli, features_cli, hub_cli, evaluation_cli)
+    programs = (sample_cli, builder_cli, features_cli, hub_cli, evaluation_cli, compare_cli, listen_cli)
     parsers = (program._parser() for program in programs)
     flags = set().union(*map(options_of, parsers))
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")

@@ -96,6 +96,8 @@ def test_the_wheel_holds_code_weights_and_nothing_else(wheel):
     listed = zipfile.ZipFile(wheel).namelist()
     for name in ("config.json", "README.md", *(f"{part}.safetensors" for part in hub.PARTS)):
         assert f"visaudio/weights/tiny/{name}" in listed
+    for name in ("page/page.css", "page/page.js", "listening/listen.html", "listening/listen.js"):
+        assert f"visaudio/evaluation/{name}" in listed
     tops = {name.split("/")[0] for name in listed}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"visaudio", "bi_audio_dataset"}
     assert not [name for name in listed if name.endswith((".pyc", ".mp4", ".pt"))]

@@ -42,6 +42,7 @@ def mux_binaural(
     sample_rate: int,
     output: str | os.PathLike,
     bitrate: int = 256_000,
+    lossless: bool = False,
 ) -> None:
     """Writes `output`: the source's picture, packet for packet, with `audio` as its only sound.
 
@@ -55,6 +56,7 @@ def mux_binaural(
         sample_rate: of `audio`, in Hz.
         output: its suffix chooses the container, see `output_container_for`.
         bitrate: of both channels together, in bit/s.
+        lossless: FLAC of 24 bits in place of AAC or Opus; mp4 and mkv hold it, and browsers play it in mp4.
 
     Raises:
         UserError: the source cannot be read or the output cannot be written; no partial file is left.
@@ -62,7 +64,9 @@ def mux_binaural(
     source_video, output = Path(source_video), Path(output)
     line = timeline(source_video)
     use_opus = output.suffix.lower() in (".webm", ".mkv")
-    rate = _OPUS_RATE if use_opus or sample_rate not in _AAC_RATES else sample_rate
+    codec = "flac" if lossless else "libopus" if use_opus else "aac"
+    coded = _AAC_RATES if codec == "aac" else {_OPUS_RATE}
+    rate = sample_rate if lossless or sample_rate in coded else _OPUS_RATE
     blocks = _fit(_resampled(audio_blocks(audio), sample_rate, rate), line.info.duration_s, rate)
     with replacing(output) as temporary, open_input(source_video) as source:
         picture = video_stream(source, source_video)
@@ -77,7 +81,7 @@ def mux_binaural(
             copy.time_base = picture.time_base
             if line.info.video_codec == "hevc" and output.suffix.lower() in _MP4_SUFFIXES:
                 copy.codec_context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's default, hev1
-            sound = _sound_stream(target, "libopus" if use_opus else "aac", rate, bitrate)
+            sound = _sound_stream(target, codec, rate, bitrate)
             packets = _merged(_copied(source, picture, copy, line), _encoded(sound, blocks, rate))
             for packet in packets:
                 target.mux(packet)
@@ -86,15 +90,17 @@ def mux_binaural(
 def _muxer_options(output: Path, rate: int) -> dict[str, str]:
     if output.suffix.lower() in _MP4_SUFFIXES:
         # Edit lists count in the movie's time scale; at the audio rate the sound's end is exact.
-        return {**MP4_OPTIONS, "movie_timescale": str(rate)}
+        # FLAC in it counts as experimental with FFmpeg, which wants to be told so
+        return {**MP4_OPTIONS, "movie_timescale": str(rate), "strict": "experimental"}
     return {"fflags": "+bitexact"}
 
 
 def _sound_stream(target, codec: str, rate: int, bitrate: int):
     stream = target.add_stream(codec, rate=rate, options=_AAC_OPTIONS if codec == "aac" else {})
     stream.layout = "stereo"
-    stream.format = "fltp" if codec == "aac" else "flt"
-    stream.bit_rate = bitrate
+    stream.format = {"aac": "fltp", "libopus": "flt", "flac": "s32"}[codec]
+    if codec != "flac":
+        stream.bit_rate = bitrate
     stream.codec_context.flags |= av.codec.context.Flags.bitexact
     return stream
 
@@ -122,6 +128,8 @@ def _encoded(sound, blocks: Iterable[np.ndarray], rate: int) -> Iterator[tuple[f
     planar = sound.format.is_planar
     for block_CN in blocks:
         samples = block_CN if planar else block_CN.T.reshape(1, -1)
+        if sound.format.name == "s32":  # FLAC keeps the upper 24 bits
+            samples = np.round(np.clip(samples, -1, 1 - 2.0**-23) * 2.0**23).astype(np.int32) << 8
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(samples), format=sound.format.name, layout="stereo"
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bi_audio_dataset.schema import INNER, UserError
 from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.cli.report_options import add_report_options, report_config
 
 if TYPE_CHECKING:
     from visaudio.evaluation import runner
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hfov", choices=("unknown", "known"), default="unknown", help="tell the model the clip's lens")
     add("--strict", action="store_true", help="end with exit code 2 at any problem with the files")
     add("--no-report", action="store_true", help="no HTML page")
+    add_report_options(parser)
     return parser
 
 
@@ -150,7 +152,7 @@ def run(options: argparse.Namespace, typed: Sequence[str]) -> int:
     if not options.no_report:
         from visaudio.evaluation.html_report import write_report
 
-        written.append(write_report(results, options.output).name)
+        written.append(write_report(results, options.output, report_config(options)).name)
     print(f"{options.output}: {', '.join(written)}")
     return 0
 

@@ -60,7 +60,7 @@ class Folder:
     videos: Mapping[str, Path]
 
 
-def parse_systems(given: Sequence[str | Path]) -> dict[str, Path]:
+def parse_systems(given: Sequence[str | Path], flag: str = "--generated") -> dict[str, Path]:
     """`DIR` or `NAME=DIR` each -> folder by name, which is the folder's own where none is given."""
     systems: dict[str, Path] = {}
     for text in map(str, given):
@@ -68,9 +68,9 @@ def parse_systems(given: Sequence[str | Path]) -> dict[str, Path]:
         folder = Path(rest) if equals and not Path(text).is_dir() else Path(text)
         name = name if folder == Path(rest) and equals else (folder.resolve().name or "generated")
         if not name or "/" in name:
-            raise UserError(f"--generated '{text}': expected DIR or NAME=DIR, and a name without '/'")
+            raise UserError(f"{flag} '{text}': expected DIR or NAME=DIR, and a name without '/'")
         if name in systems:
-            raise UserError(f"two systems are called '{name}': give names, --generated A={folder} B=...")
+            raise UserError(f"two systems are called '{name}': give names, {flag} A={folder} B=...")
         systems[name] = folder
     return systems
 

@@ -144,7 +144,7 @@ def _shown(figure: Figure | None, spec: FigureSpec) -> str:
     return value if math.isnan(figure.low) else f"{value} [{low}, {high}]"
 
 
-def shown_command(arguments: Sequence[str]) -> str:
+def shown_command(arguments: Sequence[str], module: str = "visaudio.evaluation") -> str:
     """The command as typed, less where this machine keeps its folders (NAME=DIR too)."""
     import shlex
 
@@ -152,4 +152,4 @@ def shown_command(arguments: Sequence[str]) -> str:
         name, equals, path = argument.rpartition("=")
         return f"{name}{equals}{Path(path).name if Path(path).is_absolute() else path}"
 
-    return shlex.join(["python", "-m", "visaudio.evaluation", *map(short, arguments)])
+    return shlex.join(["python", "-m", module, *map(short, arguments)])

@@ -237,6 +237,19 @@ def test_bytes_depend_only_on_the_input(tmp_path, make_video):
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+@pytest.mark.parametrize(("suffix", "rate"), [(".mp4", 48000), (".mp4", 22050), (".mkv", 44100)])
+def test_lossless_sound_comes_back_to_24_bits(tmp_path, make_video, suffix, rate):
+    source = make_plain(make_video, tmp_path)
+    audio = np.random.default_rng(0).uniform(-1, 1, (2, rate)).astype(np.float32)
+    output = tmp_path / f"out{suffix}"
+    media.mux_binaural(source, audio, rate, output, lossless=True)
+    decoded, read_rate = media.read_audio(output)
+    assert read_rate == rate
+    seconds = min(decoded.shape[1], rate)
+    assert np.abs(decoded[:, :seconds] - audio[:, :seconds]).max() <= 2.0**-23
+    assert_picture_untouched(make_video, source, output)
+
+
 def test_a_failure_leaves_the_old_output(tmp_path, make_video):
     source = make_video(tmp_path / "s.mp4")
     output = tmp_path / "o.mp4"

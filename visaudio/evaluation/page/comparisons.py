@@ -1,0 +1,87 @@
+"""Paired tests between systems, a table for each pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from visaudio.evaluation.page.summary import shown, title_of, told_apart
+from visaudio.evaluation.page.text import escape, p_value, tag
+
+if TYPE_CHECKING:
+    from visaudio.evaluation.measures import FigureSpec
+    from visaudio.evaluation.results import Comparison, Results
+
+NOTE = (
+    "Each over the clips that both systems have. Difference: the first less the second, with its paired 95 % "
+    "interval (bootstrap). Wilcoxon: signed-rank test of the clips' own values, two-sided; Holm: the same, "
+    "corrected for the number of figures of the pair. Figures that single clips do not have (distances of "
+    "distributions) have the bootstrap's p alone."
+)
+
+
+def section(results: Results) -> str:
+    if not results.comparisons:
+        return ""
+    specs = results.specs
+    pairs: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in results.comparisons:
+        if comparison.figure in specs:
+            pairs.setdefault((comparison.a, comparison.b), []).append(comparison)
+    parts = [tag("h2", "Paired tests", id="tests"), tag("p", escape(NOTE), class_="note")]
+    for number, ((a, b), found) in enumerate(pairs.items()):
+        counts = verdict_counts(found, specs)
+        line = (
+            f"{a} against {b}: {a} better in {counts['a']} figures, {b} in {counts['b']}, "
+            f"not told apart in {counts['']}"
+        )
+        head = tag("summary", escape(line))
+        parts.append(tag("details", head, _table(a, b, found, specs), open=number == 0))
+    return tag("section", *parts)
+
+
+def verdict(comparison: Comparison, spec: FigureSpec) -> str:
+    """ "a" or "b", whichever is better beyond chance; "" where they are not told apart or none is better."""
+    if not spec.better or not told_apart(comparison) or not comparison.difference.value:
+        return ""
+    return "a" if (comparison.difference.value > 0) == (spec.better == "higher") else "b"
+
+
+def verdict_counts(found: Sequence[Comparison], specs: Mapping[str, FigureSpec]) -> dict[str, int]:
+    verdicts = [verdict(c, specs[c.figure]) for c in found if specs[c.figure].better]
+    return {key: verdicts.count(key) for key in ("a", "b", "")}
+
+
+def _table(a: str, b: str, found: Sequence[Comparison], specs: Mapping[str, FigureSpec]) -> str:
+    titles = (
+        "figure",
+        "difference",
+        "95 % interval",
+        "p bootstrap",
+        "p Wilcoxon",
+        "p Holm",
+        "clips",
+        "better",
+    )
+    head = tag("tr", *(tag("th", escape(t), scope="col") for t in titles))
+    rows = []
+    for c in found:
+        spec, d = specs[c.figure], c.difference
+        whole = math.isfinite(d.low) and math.isfinite(d.high)
+        who = {"a": a, "b": b, "": ""}[verdict(c, spec)]
+        cells = (
+            shown(d.value, spec),
+            f"[{shown(d.low, spec)}, {shown(d.high, spec)}]" if whole else "",
+            p_value(c.p_bootstrap),
+            p_value(c.p_wilcoxon),
+            p_value(c.p_holm),
+            d.clips,
+        )
+        row = [tag("td", escape(cell)) for cell in cells]
+        better = tag(
+            "td", escape(who or "not told apart") if spec.better else "", class_="who" if who else None
+        )
+        rows.append(tag("tr", tag("th", title_of(spec), scope="row"), *row, better))
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="figures")
+    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=f"{a} against {b}")
