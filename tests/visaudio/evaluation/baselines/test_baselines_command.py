@@ -113,7 +113,7 @@ def test_codec_is_the_benchmarks(make, output, micro_model, truths):
 
 @pytest.mark.parametrize("name", ["two-stage-truth", "two-stage-motion", "two-stage-learned"])
 def test_two_stages_keep_the_mono_sound(name, make, tmp_path, truths):
-    """Of the true mono mix: sides by truth, still pictures to the front, ears whose mean is the mono sound."""
+    """Of the true mono mix: sides by truth, still pictures to the front, ears whose mean it is."""
     assert make(name, "--sounds", truths, into=tmp_path) == 0
     for clip, azimuth_deg in zip(IDS, (30, -30, 10), strict=True):
         ears, rate = read(tmp_path / name, clip)
