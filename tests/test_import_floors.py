@@ -134,6 +134,8 @@ FLOORS = {
         "training": 6,
         "training.full_run": 7,  # the body of train.py: ends with hub.save
         "evaluation": 6,
+        "evaluation.__main__": 9,
+        "evaluation.generation": 7,  # loads models
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
         "evaluation.baselines": 7,

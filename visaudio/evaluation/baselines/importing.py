@@ -32,8 +32,8 @@ from bi_audio_dataset.binaural import render_direct
 from bi_audio_dataset.channels import ORDERS
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sphere import rotation_matrix
-from visaudio.evaluation.baselines.sources import RANK
 from visaudio.evaluation.baselines.spatialise import decoder
+from visaudio.evaluation.pairs import RANK
 
 #: Channel of L, R, C, Ls and Rs.
 SURROUND = {"5.1": (0, 1, 2, 4, 5), "5.1-film": (0, 2, 1, 3, 4)}

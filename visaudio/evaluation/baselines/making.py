@@ -5,6 +5,7 @@ Legend: S samples. Row: of the dataset, with its media as bytes.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Work:
     spatialiser: Path | None = None
     sofa: str | None = None
     hfov_deg: float = 90.0
+    device: str = "cpu"
 
 
 def sound_path(output: Path, system: str, name: str) -> Path:
@@ -57,7 +59,7 @@ class Maker:
     def components(self) -> Components:
         from visaudio.hub import load_pretrained
 
-        return load_pretrained(self.work.model)
+        return load_pretrained(self.work.model, device=self.work.device)
 
     @cached_property
     def head(self) -> SpatialiserHead:
@@ -99,7 +101,7 @@ class Maker:
             with self.video(name) as video:
                 return list(encode_conditions(self.components, video))
 
-        return kept_conditions(self.work.kept / f"{name}.pt", make)
+        return kept_conditions(self.work.kept / f"{name}.pt", self.components, make)
 
     def sampled(self, names: Sequence[str], shuffled: bool) -> list[tuple[np.ndarray, int]]:
         from visaudio.evaluation.synth_outputs import clip_noise, sample
@@ -176,7 +178,8 @@ def seen_windows(components: Components, video: Path) -> list[tuple[float, Seen]
     for start_s, window in zip(starts_s, read_windows(video, requests), strict=True):
         clip_frames, sync_frames, *spatial = (torch.stack([p, p.flip(-1)]) for p in window)
         both = encode_frames(components, clip_frames, sync_frames, None, None, *spatial)
-        found.append((start_s, Seen(both.sync_features[None].float(), both.spatial_features[None].float())))
+        features = (both.sync_features, both.spatial_features)
+        found.append((start_s, Seen(*(one[None].float().cpu() for one in features))))
     return found
 
 
@@ -205,6 +208,7 @@ def start(work: Work, threads: int | None) -> None:
     if threads:
         import cv2
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the work
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
     _maker[:] = [Maker(work)]

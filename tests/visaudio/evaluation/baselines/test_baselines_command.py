@@ -25,7 +25,18 @@ def output(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def make(heldout, micro_model, spatialiser, output):
     def make(name: str, *more, into: Path = output) -> int:
-        words = [name, "--dataset", heldout, "--output", into, "--model", micro_model, *more]
+        words = [
+            name,
+            "--dataset",
+            heldout,
+            "--output",
+            into,
+            "--model",
+            micro_model,
+            "--device",
+            "cpu",
+            *more,
+        ]
         words += ["--spatialiser", spatialiser] if name == "two-stage-learned" else []
         return main([str(word) for word in words])
 
@@ -94,7 +105,7 @@ def test_shuffled_is_told_of_another_clip(make, output, micro_model, heldout):
     # the clip's own noise, the other's picture
     components = hub.load_pretrained(micro_model)
     (kept,) = (output / ".work").iterdir()
-    told = synth_outputs.kept_conditions(kept / f"{partners['fake-000']}.pt", list)
+    told = synth_outputs.kept_conditions(kept / f"{partners['fake-000']}.pt", components, list)
     noise = synth_outputs.clip_noise(components, "fake-000", 0, 2.0)
     expected = synth_outputs.sample(components, [told], [noise], [2.0])[0]
     found, _ = read(output / "shuffled", "fake-000")
@@ -164,7 +175,7 @@ def test_what_the_head_sees_is_what_it_learned_from(micro_model, micro_features,
         ("mono", ["--sounds", "EMPTY"], "3 of 3 clips have no sound there, the first is 'fake-000'"),
         ("mono", ["--split", "validation"], "has no rows in splits validation"),
         ("mono", ["--model", "nobody"], "no model 'nobody'"),
-        ("two-stage-motion", ["--hfov-deg", "200"], "expected 10 to 170 degrees"),
+        ("two-stage-motion", ["--hfov_deg", "200"], "expected 10 to 170 degrees"),
         ("two-stage-truth", ["--sofa", "none.sofa", "--sounds", "TRUTHS"], "none.sofa"),
         ("shuffled", ["--limit", "1"], "shuffled needs at least two clips"),
         ("shuffled", ["--seed", "5"], "holds sounds made otherwise (seed 0, now 5"),

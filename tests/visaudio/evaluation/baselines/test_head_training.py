@@ -75,8 +75,8 @@ def test_equal_ears_are_judged_as_such(pairs):
 
 def test_the_command_saves_head_and_notes(fake_biaudio, micro_features, tmp_path, capsys):
     command = ["train-spatialiser", "--dataset", fake_biaudio, "--features", micro_features]
-    command += ["--output", tmp_path, "--steps", 1, "--batch-size", 1, "--clips", 2, "--seed", 3]
-    assert main([str(word) for word in command]) == 0
+    command += ["--output", tmp_path, "--batch-size", 1, "--clips", 2, "--threads", 1]
+    assert main([str(word) for word in (*command, "--steps", 1, "--seed", 3)]) == 0
     said = json.loads(capsys.readouterr().out)
     notes = json.loads((tmp_path / heads.CONFIG).read_text())["training"]
     assert said["clips"] == notes["clips"] == 2 and notes["clips_known"] == 3 and notes["steps"] == 1
@@ -84,6 +84,8 @@ def test_the_command_saves_head_and_notes(fake_biaudio, micro_features, tmp_path
     head = heads.load(tmp_path)
     assert set(head.config.encoders) == {"clip", "synchformer"}
     assert 1e5 < sum(p.numel() for p in head.parameters()) < 1e6
+    assert main([str(word) for word in (*command, "--minutes", 0.0001)]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1  # the first step ends after the time is up
 
 
 def test_clips_without_two_ears_are_no_pairs(heldout, micro_features, tmp_path):

@@ -173,6 +173,25 @@ def test_mistakes_are_one_line(names, arguments, said, tmp_path, capsys):
     assert said in error and error.count("\n") == 1
 
 
+def test_a_datasets_clips_are_asked_for(heldout, tmp_path, capsys):
+    """Two of three clips, in 5.1; the third's absence ends it unless it is allowed; other files are left."""
+    folder = tmp_path / "from"
+    write(folder, ["fake-000_5_1.wav", "fake-002_5_1.wav", "other_5_1.wav"], channels=6)
+    command = ["import", "--from", folder, "--pattern", "{id}_5_1.wav", "--layout", "5.1", "--downmix"]
+    command += ["--name", "see2sound", "--output", tmp_path / "out", "--dataset", heldout]
+    words = [str(word) for word in (*command, "--split", "test", "--config", "default", "--workers", 1)]
+    assert main(words) == 2
+    assert "1 of 3 clips have no file there, the first is 'fake-001'" in capsys.readouterr().err
+    assert main([*words, "--allow-missing"]) == 0
+    assert "note: 1 clips have no file" in capsys.readouterr().err
+    made = tmp_path / "out" / "see2sound"
+    assert sorted(p.name for p in made.glob("*.flac")) == ["fake-000.flac", "fake-002.flac"]
+    ears, _ = soundfile.read(made / "fake-000.flac")
+    expected = 0.1 * (1 + 2 * 10 ** (-3 / 20))
+    np.testing.assert_allclose(ears, np.full((100, 2), expected), atol=1e-4)
+    assert json.loads((made / "fake-000.json").read_text())["downmix"] is True
+
+
 def test_import_writes_a_folder_and_goes_on(tmp_path, capsys):
     folder = tmp_path / "from"
     write(folder, ["a.wav"])
@@ -191,5 +210,5 @@ def test_import_writes_a_folder_and_goes_on(tmp_path, capsys):
     assert main(command) == 0
     assert times == {path: path.stat().st_mtime_ns for path in made.iterdir()}
     capsys.readouterr()
-    assert main([*command, "--yaw-deg", "20"]) == 2
+    assert main([*command, "--yaw_deg", "20"]) == 2
     assert "holds sounds made otherwise (yaw_deg 0.0, now 20.0, clip b)" in capsys.readouterr().err
