@@ -25,18 +25,8 @@ def output(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def make(heldout, micro_model, spatialiser, output):
     def make(name: str, *more, into: Path = output) -> int:
-        words = [
-            name,
-            "--dataset",
-            heldout,
-            "--output",
-            into,
-            "--model",
-            micro_model,
-            "--device",
-            "cpu",
-            *more,
-        ]
+        words = [name, "--dataset", heldout, "--output", into, *more]
+        words += ["--model", micro_model, "--device", "cpu"] if "--model" not in more else []
         words += ["--spatialiser", spatialiser] if name == "two-stage-learned" else []
         return main([str(word) for word in words])
 
@@ -172,7 +162,8 @@ def test_what_the_head_sees_is_what_it_learned_from(micro_model, micro_features,
     ("name", "arguments", "said"),
     [
         ("mono", ["--sounds", "nowhere"], "no such folder"),
-        ("mono", ["--sounds", "EMPTY"], "3 of 3 clips have no sound there, the first is 'fake-000'"),
+        ("mono", ["--sounds", "EMPTY"], "holds no sound or video"),
+        ("mono", ["--sounds", "OTHER"], "3 of 3 clips have no sound there, the first is 'fake-000'"),
         ("mono", ["--split", "validation"], "has no rows in splits validation"),
         ("mono", ["--model", "nobody"], "no model 'nobody'"),
         ("two-stage-motion", ["--hfov_deg", "200"], "expected 10 to 170 degrees"),
@@ -185,7 +176,9 @@ def test_mistakes_are_one_line(name, arguments, said, make, output, truths, tmp_
     if "--seed" in arguments:
         assert make(name) == 0
     (tmp_path / "empty").mkdir()
-    places = {"EMPTY": tmp_path / "empty", "TRUTHS": truths}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.flac").write_bytes(b"")
+    places = {"EMPTY": tmp_path / "empty", "OTHER": tmp_path / "other", "TRUTHS": truths}
     into = output if "--seed" in arguments else tmp_path / "out"
     capsys.readouterr()
     assert make(name, *(places.get(word, word) for word in arguments), into=into) == 2
