@@ -81,8 +81,7 @@ class Maker:
         if system in ("model", "shuffled"):
             sounds = self.sampled(names, shuffled=system == "shuffled")
         else:
-            one = {"codec": self.codec, "mono": self.mono}.get(system, self.two_stage)
-            sounds = [one(name) if one != self.two_stage else one(name, system) for name in names]
+            sounds = [self.sound(name, system) for name in names]
         for name, (sound, rate), note in zip(names, sounds, notes, strict=True):
             said = {"id": name, "system": system, "how": NAMES[system], **note}
             if system in ("model", "shuffled"):
@@ -125,14 +124,15 @@ class Maker:
 
     # -------------------- from a mono sound
 
-    def mono(self, name: str) -> tuple[np.ndarray, int]:
-        sound, rate = sources.read_mono(self.work.sounds[name])
-        return np.stack([sound, sound]), rate
-
-    def two_stage(self, name: str, system: str) -> tuple[np.ndarray, int]:
+    def sound(self, name: str, system: str) -> tuple[np.ndarray, int]:
+        """One clip's ears (2, S) and their rate."""
         from visaudio.evaluation.baselines.spatialise import spatialise
 
+        if system == "codec":
+            return self.codec(name)
         sound, rate = sources.read_mono(self.work.sounds[name])
+        if system == "mono":
+            return np.stack([sound, sound]), rate
         if system == "two-stage-learned":
             from visaudio.evaluation.baselines.head import difference
 

@@ -131,13 +131,21 @@ def test_two_stages_keep_the_mono_sound(name, make, tmp_path, truths):
 
 
 @pytest.mark.slow
-def test_several_processes_make_the_same(make, output, tmp_path):
+def test_several_processes_make_the_same_and_say_what_is_wrong(make, output, tmp_path, capsys):
     assert make("two-stage-truth", "--sounds", output / "model", into=tmp_path / "one") == 0
     more = ("--sounds", output / "model", "--workers", 2, "--batch", 2)
     assert make("two-stage-truth", *more, into=tmp_path / "two") == 0
     for name in IDS:
         one, two = ((tmp_path / k / "two-stage-truth" / f"{name}.flac").read_bytes() for k in ("one", "two"))
         assert one == two
+    soundfile.write(tmp_path / "three.wav", np.zeros((100, 3)), 4000)
+    for name in IDS:
+        (tmp_path / "sounds").mkdir(exist_ok=True)
+        (tmp_path / "sounds" / f"{name}.wav").write_bytes((tmp_path / "three.wav").read_bytes())
+    capsys.readouterr()
+    wrong = ("--sounds", tmp_path / "sounds", "--workers", 2, "--batch", 1)
+    assert make("mono", *wrong, into=tmp_path / "three") == 2
+    assert "has 3 channels, expected 1 or 2" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_what_the_head_sees_is_what_it_learned_from(micro_model, micro_features, fake_biaudio, tmp_path):
