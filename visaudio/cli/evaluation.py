@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     add("--videos", type=Path, metavar="DIR", help="the clips' videos, where the sounds come without")
+    add("--captions", type=Path, metavar="FILE", help="the clips' captions: .json of {id: caption}, or .csv")
     add("--split", default="test", help="of a BiAudio dataset (default: test)")
     add("--config", choices=("default", "synth"), default="default", help="of a BiAudio dataset")
     add("--limit", type=positive_int, metavar="N", help="the first N clips by name, for a quick look")
@@ -125,6 +126,7 @@ def run(options: argparse.Namespace, typed: Sequence[str]) -> int:
         strict=options.strict,
         seed=options.seed,
         videos=options.videos,
+        captions=options.captions,
         unpack_videos=not options.no_report,
     )
     try:

@@ -133,7 +133,8 @@ class Measure(ABC):
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         """Numeric arrays of one sound, generated or reference, cut to scene.duration_s (at least 0.1 s).
 
-        Must not depend on the other sound; of the scene on nothing but its duration and what `needs` names.
+        Must not depend on the other sound; of the scene on nothing but its duration and what `needs` names (a
+        video with the lens that the truth states).
         """
 
     @abstractmethod

@@ -8,6 +8,9 @@ lossless sound, then coded sound, then video; then by name. That it happened is 
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,6 +114,42 @@ def find_videos(path: Path) -> dict[str, Path]:
     if not videos:
         raise UserError(f"--videos {path}: holds no video ({' '.join(VIDEO)})")
     return videos
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions by clip: a .json of {id: caption}, or a .csv with the columns id and caption (.tsv: by tabs).
+
+    UserError for anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            found = json.loads(text)
+            if not (isinstance(found, dict) and all(isinstance(value, str) for value in found.values())):
+                raise ValueError("expected {id: caption}")
+        else:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
+            found = {row["id"]: row["caption"] or "" for row in rows}
+    except KeyError as error:
+        raise UserError(f"{path}: has no column {error}, expected the columns id and caption") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: holds no captions ({' '.join(str(error).split())[:120]})") from error
+    if not found:
+        raise UserError(f"{path}: holds no caption")
+    return found
+
+
+def with_captions(clips: Sequence[ClipFiles], captions: Mapping[str, str]) -> list[ClipFiles]:
+    """Captions from a file, before those of a dataset."""
+    return [
+        replace(
+            clip, reference=replace(clip.reference, caption=captions.get(clip.id, clip.reference.caption))
+        )
+        for clip in clips
+    ]
 
 
 def clip_of(file: Path) -> str:

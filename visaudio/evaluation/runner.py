@@ -34,6 +34,7 @@ class Options:
     `measures.Settings`. split, config: of a BiAudio reference. limit: the first
     so many clips. workers: processes; 1 is this one alone. strict: UserError at any serious problem.
     resamples, seed: of the bootstrap. videos: a folder of pictures, before the reference's own.
+    captions: a file of captions (`pairs.read_captions`), before the dataset's.
     unpack_videos: write a dataset's videos out even if no measure wants them (for the page).
     """
 
@@ -50,6 +51,7 @@ class Options:
     resamples: int = 1000
     seed: int = 0
     videos: Path | None = None
+    captions: Path | None = None
     unpack_videos: bool = True
     progress: bool = True
 
@@ -86,6 +88,7 @@ def evaluate(
     if not folders:
         raise UserError("no system was given: expected at least one folder of sounds")
     videos = pairs.find_videos(options.videos) if options.videos is not None else {}
+    captions = pairs.read_captions(options.captions) if options.captions is not None else {}
     clips, rows = _pair(folders, reference, options, problems)
     _check_strict(options, problems)
     settings = _suite_settings(options, options.device)
@@ -98,7 +101,7 @@ def evaluate(
         ids = [clip.id for clip in clips]
         written = references.write_out(rows, ids, output, videos=wants, progress=options.progress)
         clips = pairs.with_references(clips, written)
-    clips = pairs.with_videos(clips, videos)
+    clips = pairs.with_captions(pairs.with_videos(clips, videos), captions)
     cache = Cache(output / "cache")
     collected = Collected(list(folders))
     _score(clips, chosen, cache, options, collected, problems)
@@ -109,7 +112,7 @@ def evaluate(
     _check_strict(options, problems)
     figures = Figures(chosen, collected, cache, options.resamples, options.seed)
     return replace(
-        results_of(clips, folders, collected, figures, made or {}),
+        results_of(clips, folders, collected, figures, made or {}, output.resolve()),
         problems=problems.found(),
         unavailable=unavailable,
         made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
@@ -203,7 +206,8 @@ def _suite_settings(options: Options, device: str) -> Settings:
 
 def _settings(options: Options) -> dict[str, Any]:
     stored = asdict(options)
-    stored["videos"] = None if options.videos is None else str(options.videos)
+    for name in ("videos", "captions"):
+        stored[name] = None if stored[name] is None else str(stored[name])
     for name in ("progress", "unpack_videos"):
         del stored[name]
     return stored

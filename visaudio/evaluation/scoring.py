@@ -192,7 +192,8 @@ def entry_name(digest: str, scene: Scene, measure: Measure) -> str:
         about.update(scene.caption.encode())
     if "video" in asked and scene.video is not None:
         stat = scene.video.stat()
-        about.update(f"{scene.video.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+        lens = None if scene.truth is None else scene.truth.hfov_deg
+        about.update(f"{scene.video.resolve()} {stat.st_size} {stat.st_mtime_ns} {lens}".encode())
     if "truth" in asked and scene.truth is not None:
         from visaudio.evaluation.truth_files import truth_text
 

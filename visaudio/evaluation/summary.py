@@ -35,8 +35,10 @@ def results_of(
     collected: Collected,
     figures: Figures,
     made: Mapping[str, Mapping[str, Any]],
+    output: Path,
 ) -> Results:
-    """Results without what was wrong and how they were made: `runner.evaluate` adds that."""
+    """Results without what was wrong and how they were made: `runner.evaluate` adds that. output: the
+    folder; paths inside it are stored relative to it, so that it can be moved."""
     scored = set().union(*collected.durations_s.values())
     groups = {
         name: tuple(clip.id for clip in clips if name in clip.reference.groups and clip.id in scored)
@@ -45,18 +47,21 @@ def results_of(
     groups = {name: ids for name, ids in groups.items() if ids}
     return Results(
         systems=tuple(
-            SystemUsed(name, str(folder.path.resolve()), len(collected.durations_s[name]), made.get(name, {}))
+            SystemUsed(
+                name, _stored(folder.path, output), len(collected.durations_s[name]), made.get(name, {})
+            )
             for name, folder in folders.items()
         ),
         measures=tuple(
             MeasureUsed(m.name, m.key, m.figures, min(m.resamples, figures.resamples)) for m in figures.chosen
         ),
         figures=figures.table(),
-        clips=tuple(_clip(clip, collected, figures.chosen) for clip in clips if clip.id in scored),
+        clips=tuple(_clip(clip, collected, figures.chosen, output) for clip in clips if clip.id in scored),
         comparisons=tuple(figures.comparisons()),
         groups=groups,
         group_titles={name: GROUPS[name] for name in groups},
         group_figures={name: figures.table(set(ids)) for name, ids in groups.items()},
+        folder=output,
     )
 
 
@@ -117,10 +122,10 @@ class Figures:
         return self._known[key], clips
 
 
-def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure]) -> ClipScored:
+def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure], output: Path) -> ClipScored:
     sounds = {
         system: SoundScored(
-            str(path.resolve()),
+            _stored(path, output),
             collected.durations_s[system][clip.id],
             collected.values(system, clip.id, chosen),
         )
@@ -129,9 +134,11 @@ def _clip(clip: ClipFiles, collected: Collected, chosen: Sequence[Measure]) -> C
     }
     known = clip.reference
     own = next((clip.pictures[system] for system in sounds if system in clip.pictures), None)
-    sound, video, truth = map(_stored, (known.sound, known.video or own, known.truth))
+    paths = (known.sound, known.video or own, known.truth)
+    sound, video, truth = (None if path is None else _stored(path, output) for path in paths)
     return ClipScored(clip.id, sounds, known.caption, sound, video, truth)
 
 
-def _stored(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+def _stored(path: Path, output: Path) -> str:
+    whole = path.resolve()
+    return str(whole.relative_to(output) if whole.is_relative_to(output) else whole)

@@ -66,13 +66,12 @@ def test_two_systems_against_a_folder(three, capfd):
 
 
 def test_measures_limit_and_seed(three, capfd):
-    line = (
-        "--generated gen --reference ref --output {} --no-report --workers 1 --measures level,picky --limit 2"
-    )
-    code, out, _ = run(line.format("out") + " --seed 7", capfd)
+    line = "--generated gen --reference ref --output out --no-report --workers 1"
+    (three / "c.csv").write_text("id,caption\nc1,a bell\n")
+    code, out, _ = run(f"{line} --measures level,picky --limit 2 --captions c.csv --seed 7", capfd)
     assert code == 0 and [row.split()[0] for row in out[1:-1]] == ["level", "ILD", "loudness"]
     results = read(three / "out")
-    assert [clip.id for clip in results.clips] == ["c0", "c1"]
+    assert [clip.id for clip in results.clips] == ["c0", "c1"] and results.clips[1].caption == "a bell"
     assert results.made["settings"]["seed"] == 7 and results.made["settings"]["limit"] == 2
 
 
@@ -203,17 +202,20 @@ def test_an_interruption_says_that_the_same_command_goes_on(three):
 
 
 @pytest.fixture(scope="module")
-def two_clips(tmp_path_factory) -> Path:
+def two_clips(fake_biaudio, tmp_path_factory) -> Path:
     """A BiAudio folder of two test clips and one of training."""
-    from conftest import fake_clip
+    from dataclasses import replace
 
-    from bi_audio_dataset.shards import write_rows
+    from bi_audio_dataset.schema import ClipRecord
+    from bi_audio_dataset.shards import read_rows, write_rows
 
+    rows = [row for path in sorted(fake_biaudio.rglob("*.parquet")) for row in read_rows(path)]
+    records = sorted((ClipRecord.from_row(row) for row in rows), key=lambda record: record.id)
     folder = tmp_path_factory.mktemp("two_clips")
     (folder / "data").mkdir()
-    for split, indices in (("test", (0, 1)), ("train", (2,))):
-        records = [fake_clip(index, split) for index in indices]
-        write_rows(folder / "data" / f"{split}-00000-of-00001.parquet", records)
+    for split, chosen in (("test", records[:2]), ("train", records[2:3])):
+        path = folder / "data" / f"{split}-00000-of-00001.parquet"
+        write_rows(path, [replace(record, split=split) for record in chosen])
     return folder
 
 
@@ -241,7 +243,8 @@ def test_a_model_is_heard_and_scored_in_one_command(three, two_clips, micro, cap
     assert results.figures["model"]["picture_bytes"].clips == 2
     clip = results.clips[1]
     assert clip.caption == "Visible sound: a small drum, Invisible sound: none"
-    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"
+    assert clip.video == "clips/fake-001.mp4" and clip.sounds["model"].path == "sounds/model/fake-001.flac"
+    assert results.path(clip.video).read_bytes()[4:8] == b"ftyp"  # wherever the folder is moved
     from visaudio.evaluation.truth_files import read_truth
 
     assert read_truth(results.path(clip.truth)).sources[0].azimuth_deg[0] == -30

@@ -129,6 +129,40 @@ def test_pictures(tmp_path):
         pairs.find_videos(folder(tmp_path / "none", "a.wav"))
 
 
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("c.json", '{"a": "a bell, struck", "b": ""}'),
+        ("c.csv", 'id,caption,more\na,"a bell, struck",1\nb,,2\n'),
+        ("c.tsv", "\ufeffcaption\tid\na bell, struck\ta\n\tb\n"),
+    ],
+)
+def test_captions_of_a_file(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    captions = pairs.read_captions(tmp_path / name)
+    assert captions == {"a": "a bell, struck", "b": ""}
+    given = [pairs.ClipFiles(clip, {}, Reference(caption="a dataset's")) for clip in "abc"]
+    told = [clip.reference.caption for clip in pairs.with_captions(given, captions)]
+    assert told == ["a bell, struck", "", "a dataset's"]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("c.csv", "clip,caption\na,b\n", "no column 'id'"),
+        ("c.csv", "", "holds no caption"),
+        ("c.json", "[1]", "expected {id: caption}"),
+        ("c.json", "nonsense", "holds no captions"),
+        ("gone.csv", None, "cannot be read"),
+    ],
+)
+def test_a_file_without_captions(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        pairs.read_captions(tmp_path / name)
+
+
 def test_a_problem_as_a_line():
     problems = Problems()
     for name in "fedcba":

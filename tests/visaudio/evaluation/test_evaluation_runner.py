@@ -263,6 +263,39 @@ def test_what_is_heard_of_a_picture_is_kept_by_the_picture(monkeypatch, four, tm
     assert sizes[0] < sizes[1]
 
 
+def test_an_entry_is_named_after_all_that_it_depends_on(tmp_path):
+    """Two scenes share what was heard only if the measure cannot tell them apart."""
+    from types import SimpleNamespace
+
+    from visaudio.data.dataset import Clip
+    from visaudio.evaluation.measures import Scene
+    from visaudio.evaluation.scoring import entry_name
+
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"x")
+    truth = Clip("a", "test", "", 1.0, 90.0, 16, 9, True, 25.0, ())
+    scene = Scene("a", 1.0, "a bell", video, truth)
+    others = {
+        "duration": replace(scene, duration_s=0.5),
+        "id": replace(scene, id="b"),
+        "caption": replace(scene, caption="a drum"),
+        "lens": replace(scene, truth=replace(truth, hfov_deg=60.0)),
+        "truth": replace(scene, truth=replace(truth, width=32)),
+    }
+    expected = {
+        (): {"duration"},
+        ("reference",): {"duration"},
+        ("caption",): {"duration", "id", "caption"},
+        ("video",): {"duration", "id", "lens"},
+        ("truth",): {"duration", "id", "lens", "truth"},
+    }
+    for needs, told_apart in expected.items():
+        measure = SimpleNamespace(needs=frozenset(needs))
+        name = entry_name("f00", scene, measure)
+        assert {k for k, other in others.items() if entry_name("f00", other, measure) != name} == told_apart
+        assert entry_name("f01", scene, measure) != name == entry_name("f00", replace(scene), measure)
+
+
 # -------------------- going on
 
 
@@ -276,6 +309,15 @@ def test_what_was_heard_is_not_decoded_again(level, four, tmp_path, monkeypatch)
     monkeypatch.setattr("visaudio.evaluation.reading.read_sound", decodes)
     assert evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET).to_json() == first.to_json()
     assert Level.heard == 0
+
+
+def test_of_one_more_system_only_its_own_sounds_are_heard(level, four, tmp_path):
+    evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
+    for number in range(4):
+        write(tmp_path / "more" / f"c{number}.wav", noise(seed=10 + number), subtype="FLOAT")
+    Level.heard = 0
+    results = evaluate({"s": four[0], "more": tmp_path / "more"}, four[1], tmp_path / "out", QUIET)
+    assert Level.heard == 4 and [system.clips for system in results.systems] == [4, 4]
 
 
 def test_a_file_that_changed_is_heard_again(level, four, tmp_path):
