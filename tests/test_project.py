@@ -17,6 +17,7 @@ from scripts import load_script
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
+from visaudio.cli import baselines as baselines_cli
 from visaudio.cli import compare as compare_cli
 from visaudio.cli import evaluation as evaluation_cli
 from visaudio.cli import features as features_cli
@@ -93,6 +94,8 @@ def check(command: str) -> None:
         hub_cli._parser().parse_args(arguments)
     elif program == "bi_audio_dataset":
         builder_cli._parser().parse_args(arguments)
+    elif program == "visaudio.evaluation.baselines":
+        baselines_cli._parser().parse_args(arguments)
     elif program == "visaudio.evaluation":
         evaluation_cli._parser().parse_args(arguments)
     elif program == "visaudio.evaluation.compare":
@@ -147,7 +150,9 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
-    programs = (sample_cli, builder_cli, features_cli, hub_cli, evaluation_cli, compare_cli, listen_cli)
+    programs = (
+        sample_cli, builder_cli, features_cli, hub_cli, evaluation_cli, compare_cli, listen_cli, baselines_cli
+    )  # fmt: skip
     parsers = (program._parser() for program in programs)
     flags = set().union(*map(options_of, parsers))
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")

@@ -45,7 +45,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--split", default="test", metavar="NAME", help="default: test")
     add("--config", default="default", choices=("default", *INNER), help="of the dataset (default: default)")
     add("--output", required=True, type=Path, metavar="DIR", help="sounds go to DIR/NAME")
-    add("--limit", type=positive_int, metavar="N", help="the first N clips alone")
+    add("--limit", type=positive_int, metavar="N", help="the first N clips by name alone")
     add("--workers", type=positive_int, default=1, metavar="N", help="processes (default: 1)")
 
 
@@ -55,6 +55,7 @@ def _add_own(parser: argparse.ArgumentParser, name: str) -> None:
 
     add = parser.add_argument
     add("--model", default=Request.model, metavar="DIR_OR_REPO", help=f"default: {Request.model}")
+    add("--device", default=Request.device, metavar="NAME", help="of the model (default: cpu)")
     if name in MONO_SOURCE:
         add(
             "--sounds",
@@ -79,7 +80,7 @@ def _add_own(parser: argparse.ArgumentParser, name: str) -> None:
         )
     if name == "two-stage-motion":
         add(
-            "--hfov-deg",
+            "--hfov_deg",
             type=positive,
             default=Request.hfov_deg,
             metavar="DEG",
@@ -192,7 +193,7 @@ def _add_import(commands) -> None:
     add("--layout", default="ears", metavar="NAME", help="ears (one or two channels, default), ambix, fuma, "
         "acn-n3d, ..., 5.1 (L R C LFE Ls Rs), 5.1-film (L C R Ls Rs LFE)")  # fmt: skip
     add(
-        "--yaw-deg",
+        "--yaw_deg",
         type=float,
         default=0.0,
         metavar="DEG",

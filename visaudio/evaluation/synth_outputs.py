@@ -206,21 +206,19 @@ def conditions(
     kinds = {".flipped": flipped, ".prompt": prompt is not None, ".lens": hfov_deg is not None}
     path = folder / "conditions" / f"{name}{''.join(kind for kind, is_so in kinds.items() if is_so)}.pt"
     video = folder / "clips" / f"{name}.mp4"
-
-    def make() -> Iterable[Conditions]:
-        if flipped:
-            return flipped_conditions(components, video)
-        return encode_conditions(components, video, prompt=prompt, hfov_deg=hfov_deg)
-
-    return kept_conditions(path, make, components.device)
+    if flipped:
+        return kept_conditions(path, components, lambda: flipped_conditions(components, video))
+    return kept_conditions(
+        path, components, lambda: encode_conditions(components, video, prompt=prompt, hfov_deg=hfov_deg)
+    )
 
 
 def kept_conditions(
-    path: Path, make: Callable[[], Iterable[Conditions]], device: torch.device | str = "cpu"
+    path: Path, components: Components, make: Callable[[], Iterable[Conditions]]
 ) -> list[Conditions]:
-    """What `make` gives, kept in a file; read back to `device` where it is there."""
+    """What `make` gives, kept in a file; read back where it is there, to where the model is."""
     if path.is_file():
-        stored = torch.load(path, weights_only=True, map_location=device)
+        stored = torch.load(path, weights_only=True, map_location=components.device)
         return [Conditions(**window) for window in stored]
     made = list(make())
     buffer = io.BytesIO()

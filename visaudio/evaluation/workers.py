@@ -33,7 +33,7 @@ def score_in_pool(
     Few clips are under way at a time, however many there are. UserError if a process dies.
     """
     waiting: Iterator[ClipFiles] = iter(clips)
-    with _one_thread_each():
+    with one_thread_each():
         # spawn, not fork: the parent may hold torch's threads, which a fork would break
         pool = ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=start_worker, initargs=(suite,)
@@ -60,7 +60,7 @@ def score_in_pool(
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Numerical libraries read these when a process starts: workers are as many as there are cores."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))

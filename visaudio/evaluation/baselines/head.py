@@ -58,7 +58,7 @@ class HeadConfig:
     blocks: int = 2
     cell_width: int = 16
     max_mask: float = 3.0
-    encoders: Mapping[str, str] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
 
     @property
     def bins(self) -> int:

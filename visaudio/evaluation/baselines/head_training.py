@@ -33,11 +33,15 @@ ENCODERS = ("clip", "synchformer", "spatial")  # whose features the head is told
 
 
 class Pairs:
-    """A split's sounds and features; features that have no sound, or sounds that are mono, are left out."""
+    """A split's sounds, decoded once into `cache`, and their features; at most `limit`, spread evenly.
+
+    Clips without features, and those whose two ears are one sound, are left out: known counts the others,
+    rows_there all.
+    """
 
     def __init__(
         self, dataset: str | Path, features: str | Path, split: str, cache: Path, rate: int, limit: int
-    ):
+    ) -> None:
         self.features = FeatureDataset(features, split)
         columns = ("id", "split", "audio", "hrir_set")
         table = open_dataset(dataset, [split], columns=columns)
@@ -48,18 +52,14 @@ class Pairs:
             if name in index and ears != MONO_EARS
         ]
         self.known, self.rows_there = len(rows), len(table)
-        rows = (
-            [rows[k] for k in np.unique(np.linspace(0, max(0, len(rows) - 1), limit).astype(int))[:limit]]
-            if rows
-            else []
-        )
+        if rows:
+            rows = [rows[k] for k in np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)]
         table = table.select(rows)
         self.places = [index[name] for name in table["id"]]
         self.seconds = sequence_of(self.features).duration_s
         if rows:
-            self.sound = build_cache(
-                table, AudioCache(rate, round(rate * self.seconds)), cache / split, workers=0
-            )
+            kind = AudioCache(rate, round(rate * self.seconds))
+            self.sound = build_cache(table, kind, cache / split, workers=0)
 
     def __len__(self) -> int:
         return len(self.places)

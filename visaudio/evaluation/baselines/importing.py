@@ -32,8 +32,8 @@ from bi_audio_dataset.binaural import render_direct
 from bi_audio_dataset.channels import ORDERS
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sphere import rotation_matrix
-from visaudio.evaluation.baselines.sources import RANK
 from visaudio.evaluation.baselines.spatialise import decoder
+from visaudio.evaluation.pairs import RANK
 
 #: Channel of L, R, C, Ls and Rs.
 SURROUND = {"5.1": (0, 1, 2, 4, 5), "5.1-film": (0, 2, 1, 3, 4)}
@@ -68,7 +68,9 @@ def match(folder: Path, ids: Sequence[str] | None, pattern: str = "**/{id}.*") -
         raise UserError(f"--pattern '{pattern}': expected {{id}} in it, once, for the clip's id")
     if not folder.is_dir():
         raise UserError(f"--from {folder}: no such folder")
-    files = [path for path in sorted(folder.glob(pattern.replace("{id}", "*"))) if _is_media(path, folder)]
+    # an id beside a star would make two stars, which mean folders
+    wide = re.sub(r"\*{2,}(?!/)", "*", pattern.replace("{id}", "*"))
+    files = [path for path in sorted(folder.glob(wide)) if _is_media(path, folder)]
     if not files:
         raise UserError(f"--from {folder}: no sound or video there fits the pattern '{pattern}'")
     found: dict[str, list[Path]] = {}

@@ -5,6 +5,7 @@ Legend: S samples. Row: of the dataset, with its media as bytes.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Work:
     spatialiser: Path | None = None
     sofa: str | None = None
     hfov_deg: float = 90.0
+    device: str = "cpu"
 
 
 def sound_path(output: Path, system: str, name: str) -> Path:
@@ -57,7 +59,7 @@ class Maker:
     def components(self) -> Components:
         from visaudio.hub import load_pretrained
 
-        return load_pretrained(self.work.model)
+        return load_pretrained(self.work.model, device=self.work.device)
 
     @cached_property
     def head(self) -> SpatialiserHead:
@@ -79,8 +81,7 @@ class Maker:
         if system in ("model", "shuffled"):
             sounds = self.sampled(names, shuffled=system == "shuffled")
         else:
-            one = {"codec": self.codec, "mono": self.mono}.get(system, self.two_stage)
-            sounds = [one(name) if one != self.two_stage else one(name, system) for name in names]
+            sounds = [self.sound(name, system) for name in names]
         for name, (sound, rate), note in zip(names, sounds, notes, strict=True):
             said = {"id": name, "system": system, "how": NAMES[system], **note}
             if system in ("model", "shuffled"):
@@ -99,7 +100,7 @@ class Maker:
             with self.video(name) as video:
                 return list(encode_conditions(self.components, video))
 
-        return kept_conditions(self.work.kept / f"{name}.pt", make)
+        return kept_conditions(self.work.kept / f"{name}.pt", self.components, make)
 
     def sampled(self, names: Sequence[str], shuffled: bool) -> list[tuple[np.ndarray, int]]:
         from visaudio.evaluation.synth_outputs import clip_noise, sample
@@ -123,14 +124,15 @@ class Maker:
 
     # -------------------- from a mono sound
 
-    def mono(self, name: str) -> tuple[np.ndarray, int]:
-        sound, rate = sources.read_mono(self.work.sounds[name])
-        return np.stack([sound, sound]), rate
-
-    def two_stage(self, name: str, system: str) -> tuple[np.ndarray, int]:
+    def sound(self, name: str, system: str) -> tuple[np.ndarray, int]:
+        """One clip's ears (2, S) and their rate."""
         from visaudio.evaluation.baselines.spatialise import spatialise
 
+        if system == "codec":
+            return self.codec(name)
         sound, rate = sources.read_mono(self.work.sounds[name])
+        if system == "mono":
+            return np.stack([sound, sound]), rate
         if system == "two-stage-learned":
             from visaudio.evaluation.baselines.head import difference
 
@@ -176,7 +178,8 @@ def seen_windows(components: Components, video: Path) -> list[tuple[float, Seen]
     for start_s, window in zip(starts_s, read_windows(video, requests), strict=True):
         clip_frames, sync_frames, *spatial = (torch.stack([p, p.flip(-1)]) for p in window)
         both = encode_frames(components, clip_frames, sync_frames, None, None, *spatial)
-        found.append((start_s, Seen(both.sync_features[None].float(), both.spatial_features[None].float())))
+        features = (both.sync_features, both.spatial_features)
+        found.append((start_s, Seen(*(one[None].float().cpu() for one in features))))
     return found
 
 
@@ -205,6 +208,7 @@ def start(work: Work, threads: int | None) -> None:
     if threads:
         import cv2
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the work
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
     _maker[:] = [Maker(work)]

@@ -24,6 +24,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.baselines import NAMES, making, sources
 from visaudio.evaluation.baselines.making import Work, sound_path
 from visaudio.evaluation.synth_benchmark import derangement
+from visaudio.evaluation.workers import one_thread_each
 
 FROM_MODEL = ("model", "shuffled", "codec")
 Notes = dict[str, dict[str, Any]]  # clip -> what its sound is made from
@@ -32,7 +33,7 @@ Notes = dict[str, dict[str, Any]]  # clip -> what its sound is made from
 @dataclass(frozen=True)
 class Request:
     """What is asked for. sounds: the mono sounds' folder, None: the model's own. limit: the first so many
-    clips. batch: clips sampled together. See the command line for the rest."""
+    clips by name. batch: clips sampled together; device: of the model. See the command line for the rest."""
 
     system: str
     dataset: str
@@ -48,6 +49,7 @@ class Request:
     limit: int | None = None
     batch: int = 4
     workers: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.system not in NAMES:
@@ -58,7 +60,7 @@ class Request:
                 "train-spatialiser makes one"
             )
         if not 10 <= self.hfov_deg <= 170:
-            raise UserError(f"--hfov-deg {self.hfov_deg:g}: expected 10 to 170 degrees")
+            raise UserError(f"--hfov_deg {self.hfov_deg:g}: expected 10 to 170 degrees")
 
 
 Bar = Callable[[str, int], Any]  # (what, of how many) -> a context with update(number)
@@ -67,12 +69,12 @@ Bar = Callable[[str, int], Any]  # (what, of how many) -> a context with update(
 def run(request: Request, bar: Bar) -> Path:
     """Makes what is missing of a baseline; returns its folder. UserError for all that can be wrong."""
     rows = sources.rows_of(request.dataset, request.split, request.config)
-    ids = rows.ids[: request.limit]
+    ids = sorted(rows.ids)[: request.limit]
     if len(set(ids)) < len(ids):
         raise UserError(f"the split {request.split} of '{request.dataset}' holds a clip id twice")
     work = Work(
         rows, request.output, request.model, request.output / ".work", request.seed,
-        spatialiser=request.spatialiser, sofa=request.sofa, hfov_deg=request.hfov_deg,
+        spatialiser=request.spatialiser, sofa=request.sofa, hfov_deg=request.hfov_deg, device=request.device,
     )  # fmt: skip
     if request.system in FROM_MODEL:
         return _from_model(request, work, ids, bar)
@@ -195,7 +197,9 @@ def run_jobs(
         # spawn, not fork: the parent may hold torch's threads, which a fork would break
         pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), **prepare)
         try:
-            for finished in as_completed([pool.submit(function, *job) for job in jobs]):
+            with one_thread_each():  # processes start as jobs are given
+                futures = [pool.submit(function, *job) for job in jobs]
+            for finished in as_completed(futures):
                 shown.update(finished.result())
         except BrokenProcessPool as error:
             raise UserError(

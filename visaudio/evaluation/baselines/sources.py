@@ -11,13 +11,8 @@ from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import check_location, local_files, open_dataset
 from visaudio.data.rows import NEEDED, ParquetRows, TableRows, open_rows
-
-LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
-CODED = (".m4a", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".mka", ".wma")
-VIDEO = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-#: Of several files of one clip the first kind is taken, sound before video, as the evaluation does.
-RANK = {suffix: rank for rank, group in enumerate((LOSSLESS, CODED, VIDEO)) for suffix in group}
-MARK = ".binaural"  # sample.py's: ID.binaural.flac
+from visaudio.evaluation.pairs import find_sounds
+from visaudio.evaluation.problems import Problems
 
 
 def rows_of(location: str | Path, split: str, config: str = "default") -> ParquetRows | TableRows:
@@ -37,24 +32,15 @@ def rows_of(location: str | Path, split: str, config: str = "default") -> Parque
 
 
 def sounds_of(folder: str | Path, ids: Sequence[str]) -> dict[str, Path]:
-    """The sound file of each clip: ID.flac, ID.binaural.wav, ID.mp4, ... UserError if one has none."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"--sounds {folder}: no such folder; expected one of sounds, one file per clip")
-    found: dict[str, tuple] = {}
-    for path in sorted(folder.iterdir()):
-        rank = RANK.get(path.suffix.lower())
-        if rank is not None and not path.name.startswith(".") and path.is_file():
-            name = path.stem.removesuffix(MARK)
-            key = (not path.stem.endswith(MARK), rank, path.name, path)
-            found[name] = min(found.get(name, key), key)
+    """The sound file of each clip, as the evaluation finds them (pairs.py). UserError if one has none."""
+    found = find_sounds(Path(folder), Problems()).sounds
     missing = [name for name in ids if name not in found]
     if missing:
         raise UserError(
             f"--sounds {folder}: {len(missing)} of {len(ids)} clips have no sound there, the first is "
             f"'{missing[0]}'; files are matched by their names without suffix"
         )
-    return {name: found[name][-1] for name in ids}
+    return {name: found[name] for name in ids}
 
 
 def read_mono(path: Path) -> tuple[np.ndarray, int]:
