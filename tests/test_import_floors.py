@@ -106,6 +106,7 @@ FLOORS = {
         "hub_access": 0,
         "licences": 0,
         "weight_files": 0,
+        "url_files": 0,
         "tables": 0,
         "level": 0,
         "encoders": 1,
@@ -136,6 +137,7 @@ FLOORS = {
         "evaluation": 6,
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
+        "evaluation.audio_networks": 1,
         "cli": 8,  # above all that it starts
     },
 }
