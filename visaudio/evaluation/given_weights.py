@@ -19,4 +19,4 @@ def weights_file(settings: Settings, name: str, default: str, what: str) -> Path
     try:
         return weight_files.fetch(default, what)
     except UserError as error:
-        raise Unavailable(f"{error} (weights: {name})") from error
+        raise Unavailable(f"{error} (--weights {name}=FILE)") from error
