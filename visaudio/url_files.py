@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from bi_audio_dataset.schema import UserError
 from visaudio.hub_access import redacted
 
-TIMEOUT_S = 30.0  # of silence on the line
+TIMEOUT_S = 10.0  # of silence on the line
 BLOCK = 2**20
 
 

@@ -130,3 +130,16 @@ def test_inception_score_by_torch_fidelitys_definition():
         mean = p.mean(0, keepdim=True).expand_as(p)
         scores.append(F.kl_div(mean.log(), p, reduction="none").sum(1).mean().exp())
     assert inception_score(log_softmax(logits.numpy())) == pytest.approx(float(np.mean(scores)), rel=1e-10)
+
+
+def test_repeated_and_fewer_clips_move_fd_up_and_is_down():
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=(80, 20))
+    b = a + rng.normal(size=a.shape)
+    whole = frechet_of_rows(a, ones(a), b, ones(b))
+    drawn = [np.bincount(rng.integers(0, 80, 80), minlength=80) for _ in range(20)]
+    assert min(frechet_of_rows(a, weight, b, weight) for weight in drawn) > whole
+    assert frechet_of_rows(a[:40], ones(a[:40]), b[:40], ones(b[:40])) > whole
+    log_p = log_softmax(2 * a)
+    repeated = [inception_score(log_p[rng.integers(0, 80, 80)]) for _ in range(20)]
+    assert np.mean(repeated) < inception_score(log_p)

@@ -240,3 +240,9 @@ def test_published_weights_that_cannot_be_had_are_unavailable(name, tmp_path, mo
     said = str(caught.value)
     source = quality.PARTS[name].source.partition("#")[0]
     assert source in said and f"--weights {name}=FILE" in said and "\n" not in said
+
+
+def test_convolutions_on_an_accelerator_are_of_full_precision():
+    with quality._full_precision("cuda"):
+        assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.allow_tf32
