@@ -7,6 +7,7 @@ import pytest
 import small_audio_networks as small
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import measures, quality
@@ -190,6 +191,13 @@ def test_the_key_is_of_the_weights(files, tmp_path):
     second = made("vggish", {"vggish": str(tmp_path / "other.pth")}).key
     assert first == made("vggish", files).key != second
     assert all(key.replace("-", "").isalnum() for key in (first, second))
+
+
+def test_weights_as_safetensors_serve_too(files, tmp_path):
+    save_file(torch.load(files["vggish"], weights_only=True), tmp_path / "vggish.safetensors")
+    other = made("vggish", {"vggish": str(tmp_path / "vggish.safetensors")})
+    heard = other.hear(noise(0), SCENE)["embeddings"]
+    np.testing.assert_array_equal(heard, made("vggish", files).hear(noise(0), SCENE)["embeddings"])
 
 
 def test_the_published_file_of_32_khz_serves_too(files, tmp_path, monkeypatch):
