@@ -137,15 +137,15 @@ class Quality(Measure):
     keeps_heard = True
     parallel = False
     resamples = 100
-    # distinct embeddings, or dimensions, beyond which a resample of FD takes too long: no interval then
-    widest_resampled = 1500
+    # embeddings and dimensions beyond which a resample of FD takes too long: no interval then
+    widest_resampled = 2000
 
     def __init__(self, part: Part, network: nn.Module, digest: str, device: str = "cpu") -> None:
         self.part, self.name, self.device = part, part.name, device
         self.network = network.to(device).eval()
         self.figures = columns(part)
         self._digest = digest
-        self._read: tuple[ClipSet, Embedded, Embedded] | None = None
+        self._kept: tuple[ClipSet, Embedded, Embedded] | None = None
 
     @property
     def key(self) -> str:
@@ -184,7 +184,7 @@ class Quality(Measure):
         rows = {name: both[part.owner] for name, part in (("g", generated), ("r", reference))}
         fd = dict.fromkeys(VIEWS, float("nan"))
         resampled = weight.max(initial=0) > 1
-        wide = min((rows["g"] > 0).sum(), generated.rows.shape[-1]) > self.widest_resampled
+        wide = min(generated.rows.shape[1:]) > self.widest_resampled
         if not (resampled and wide):
             for view, a, b in zip(VIEWS, generated.rows, reference.rows, strict=True):
                 fd[view] = frechet_of_rows(a, rows["g"], b, rows["r"])
@@ -207,9 +207,9 @@ class Quality(Measure):
 
     def _embedded(self, clips: ClipSet) -> tuple[Embedded, Embedded]:
         """Generated and reference; read once for all resamples of the same clips."""
-        if self._read is None or self._read[0] is not clips:
-            self._read = (clips, _read(clips.generated), _read(clips.reference))
-        return self._read[1:]
+        if self._kept is None or self._kept[0] is not clips:
+            self._kept = (clips, _read(clips.generated), _read(clips.reference))
+        return self._kept[1:]
 
 
 def _read(heard) -> Embedded:
