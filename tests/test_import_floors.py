@@ -135,9 +135,11 @@ FLOORS = {
         "training": 6,
         "training.full_run": 7,  # the body of train.py: ends with hub.save
         "evaluation": 6,
-        "evaluation.audio_networks": 1,
+        "evaluation.__main__": 9,
+        "evaluation.generation": 7,  # loads models
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
+        "evaluation.audio_networks": 1,
         "cli": 8,  # above all that it starts
     },
 }

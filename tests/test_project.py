@@ -17,6 +17,7 @@ from scripts import load_script
 import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
+from visaudio.cli import evaluation as evaluation_cli
 from visaudio.cli import features as features_cli
 from visaudio.cli import hub as hub_cli
 from visaudio.cli import sample as sample_cli
@@ -90,6 +91,8 @@ def check(command: str) -> None:
         hub_cli._parser().parse_args(arguments)
     elif program == "bi_audio_dataset":
         builder_cli._parser().parse_args(arguments)
+    elif program == "visaudio.evaluation":
+        evaluation_cli._parser().parse_args(arguments)
     elif program == "visaudio.data.features":
         features_cli._parser().parse_args(arguments)
     else:
@@ -138,7 +141,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_flag_is_used_by_a_test():
     tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py") if p != Path(__file__))
-    parsers = (sample_cli._parser(), builder_cli._parser(), features_cli._parser(), hub_cli._parser())
+    programs = (sample_cli, builder_cli, features_cli, hub_cli, evaluation_cli)
+    parsers = (program._parser() for program in programs)
     flags = set().union(*map(options_of, parsers))
     flags |= flags_in(ROOT / "visaudio" / "cli" / "train.py")
     assert sorted(flag for flag in flags if not re.search(rf"{flag}(?![\w-])", tests)) == []

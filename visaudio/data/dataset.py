@@ -25,7 +25,6 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import CONFIGS, SYNTH_NAME, TRUTH_RATE_HZ, UserError, check_readable
-from visaudio.encoders.frames import prepare_frames
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -229,6 +228,8 @@ class FrameCache:
 
     def read(self, row: dict[str, Any]) -> np.ndarray:
         """(num_frames, 3, size, size) uint8, resized as encoders/frames.py does it at inference."""
+        from visaudio.encoders.frames import prepare_frames  # torch: seconds that readers of rows are spared
+
         frames = read_clip(row, times_s=np.arange(self.num_frames) / self.fps).frames
         return prepare_frames(frames, self.size, self.resize).numpy()
 

@@ -79,7 +79,7 @@ def extract_features(
     rows = open_rows(dataset, splits)
     shards = cut(len(rows))
     own = {**parts.made_from(), "rows": _digest(rows.ids)}
-    made_from, todo = _on_main(state, lambda: (own, _missing(output, own, shards)))
+    made_from, todo = on_main(state, lambda: (own, _missing(output, own, shards)))
     if own != {**made_from, "bf16": own["bf16"]}:
         raise UserError(
             f"process {state.process_index} has {_difference(made_from, own)} than the first process"
@@ -118,7 +118,7 @@ def _digest(values: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(values).encode(), digest_size=16).hexdigest()
 
 
-def _on_main(state, work: Callable[[], Any]) -> Any:
+def on_main(state, work: Callable[[], Any]) -> Any:
     """The result of the first process's work, on every process; where it raised UserError, all end."""
     from accelerate.utils import broadcast_object_list
 

@@ -16,11 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bi_audio_dataset.schema import UserError
-from visaudio.data.dataset import Clip
+
+if TYPE_CHECKING:
+    from visaudio.data.dataset import Clip
 
 Heard = Mapping[str, np.ndarray]
 
@@ -109,7 +112,8 @@ class Measure(ABC):
 
     name: of the group on the command line. figures: the columns. needs: what a clip must have, of
     "reference", "video", "caption", "truth": where it lacks one, `compare` is not called, and the report
-    counts it. keeps_heard: `summarise` wants what was heard, not only rows. parallel: may run in worker
+    counts it. keeps_heard: `summarise` wants what was heard, not only rows. caches: what was heard is kept on
+    disk; False where hearing again is cheaper than reading it back (waveforms). parallel: may run in worker
     processes without an accelerator (numpy); else it runs in the main process on `device`. resamples: how
     many of the bootstrap's resamples `summarise` can afford.
     """
@@ -118,6 +122,7 @@ class Measure(ABC):
     figures: tuple[FigureSpec, ...]
     needs: frozenset[str] = frozenset()
     keeps_heard: bool = False
+    caches: bool = True
     parallel: bool = True
     resamples: int = 1000
 
@@ -129,7 +134,11 @@ class Measure(ABC):
 
     @abstractmethod
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
-        """Numeric arrays of one sound, generated or reference. Must not depend on the other sound."""
+        """Numeric arrays of one sound, generated or reference, cut to scene.duration_s (at least 0.1 s).
+
+        Must not depend on the other sound; of the scene on nothing but its duration and what `needs` names (a
+        video with the lens that the truth states).
+        """
 
     @abstractmethod
     def compare(self, generated: Heard, reference: Heard | None, scene: Scene) -> dict[str, float]:
@@ -162,10 +171,13 @@ REGISTRY: dict[str, str] = {
 @dataclass(frozen=True)
 class Settings:
     """What every factory gets. weights: overrides of weight files, by the names docs/metrics.md lists;
-    device: of torch."""
+    device: of torch. hfov_deg: the lens of pictures whose row does not say it; detector_labels: the things
+    that `align` looks for, none for whatever its detector knows."""
 
     weights: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    hfov_deg: float = 90.0
+    detector_labels: tuple[str, ...] = ()
 
 
 def make(name: str, settings: Settings) -> Measure:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +58,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker knows. load: gives the model; seed: of the noise."""
+    """What every worker knows. load: gives the model; seed: of the noise. prompts, hfov_deg: of clips for
+    which the network is told words or the lens; by default it is told neither."""
 
     folder: Path
     load: Callable[[], Components]
     seed: int
     durations_s: Mapping[str, float]
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    hfov_deg: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan_jobs(
@@ -87,12 +91,14 @@ def plan_jobs(
     return jobs
 
 
-def write_media(folder: Path, name: str, video: bytes, audio: bytes) -> None:
-    """The row's two files. UserError if the folder holds others of that name."""
+def write_media(folder: Path, name: str, video: bytes | None, audio: bytes) -> None:
+    """The row's two files, or its sound alone. UserError if the folder holds others of that name."""
     for suffix, data in ((".mp4", video), (".flac", audio)):
         path = folder / "clips" / f"{name}{suffix}"
+        if data is None:
+            continue
         if not path.is_file():
-            _write_whole(path, data)
+            write_whole(path, data)
         elif path.read_bytes() != data:
             raise UserError(f"{path}: is of another dataset's clip {name}; give another output folder")
 
@@ -129,12 +135,14 @@ def run_jobs(jobs: Sequence[Job], work: Work, workers: int, progress: Callable[[
                 progress(run_job(job))
             continue
         # spawn, not fork: the parent may hold torch's threads, which a fork would break
-        context = get_context("spawn")
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(work, 1)
-        ) as pool:
+        pool = ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(work, 1)
+        )
+        try:
             for done in as_completed([pool.submit(run_job, job) for job in todo]):
                 progress(done.result())
+        finally:  # an interruption waits for the sounds under way, not for all
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 # -------------------- inside a worker
@@ -143,8 +151,9 @@ _state: dict[str, Any] = {}
 
 
 def _start_worker(work: Work, threads: int | None) -> None:
-    if threads:
+    if threads:  # in a process of its own, which lets the main one end the work
         torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     _state.update(work=work, components=work.load())
 
 
@@ -156,7 +165,14 @@ def run_job(job: Job) -> int:
         sounds = [codec_round_trip(components, work.folder / "clips" / f"{name}.flac") for name in job.ids]
     else:
         told = [
-            conditions(components, work.folder, name, flipped=job.system == "flipped")
+            conditions(
+                components,
+                work.folder,
+                name,
+                flipped=job.system == "flipped",
+                prompt=work.prompts.get(name),
+                hfov_deg=work.hfov_deg.get(name),
+            )
             for name in job.conditions_of
         ]
         durations_s, swap = [work.durations_s[name] for name in job.ids], job.system == "noise_swapped"
@@ -177,16 +193,29 @@ def run_job(job: Job) -> int:
     return len(job.ids)
 
 
-def conditions(components: Components, folder: Path, name: str, flipped: bool = False) -> list[Conditions]:
-    """Of each window of a clip, from its MP4 alone (no prompt, unknown lens); read back where made before."""
-    path = folder / "conditions" / f"{name}{'.flipped' if flipped else ''}.pt"
+def conditions(
+    components: Components,
+    folder: Path,
+    name: str,
+    flipped: bool = False,
+    prompt: str | None = None,
+    hfov_deg: float | None = None,
+) -> list[Conditions]:
+    """Of each window of a clip, from its MP4 (without prompt and lens unless given; the mirrored frames have
+    neither); read back where made before."""
+    kinds = {".flipped": flipped, ".prompt": prompt is not None, ".lens": hfov_deg is not None}
+    path = folder / "conditions" / f"{name}{''.join(kind for kind, is_so in kinds.items() if is_so)}.pt"
     if path.is_file():
-        return [Conditions(**stored) for stored in torch.load(path, weights_only=True)]
+        stored = torch.load(path, weights_only=True, map_location=components.device)
+        return [Conditions(**window) for window in stored]
     video = folder / "clips" / f"{name}.mp4"
-    made = list(flipped_conditions(components, video) if flipped else encode_conditions(components, video))
+    if flipped:
+        made = list(flipped_conditions(components, video))
+    else:
+        made = list(encode_conditions(components, video, prompt=prompt, hfov_deg=hfov_deg))
     buffer = io.BytesIO()
-    torch.save([{k: getattr(c, k) for k in c.__dataclass_fields__} for c in made], buffer)
-    _write_whole(path, buffer.getvalue())
+    torch.save([{k: getattr(c, k).cpu() for k in c.__dataclass_fields__} for c in made], buffer)
+    write_whole(path, buffer.getvalue())
     return made
 
 
@@ -257,8 +286,8 @@ def _store(folder: Path, system: str, name: str, sound: np.ndarray, rate: int, n
     buffer = io.BytesIO()
     soundfile.write(buffer, (sound * gain).T, rate, format="FLAC", subtype="PCM_16")
     path = sound_path(folder, system, name)
-    _write_whole(path, buffer.getvalue())
-    _write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
+    write_whole(path, buffer.getvalue())
+    write_whole(path.with_suffix(".json"), json.dumps(notes | {"gain": gain}, indent=1).encode())
 
 
 def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
@@ -266,7 +295,7 @@ def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
     return notes.is_file() and json.loads(notes.read_text())["conditions_of"] == other
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Nothing half-written is ever found under `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

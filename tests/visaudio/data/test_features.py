@@ -275,7 +275,7 @@ def test_the_first_processs_mistake_ends_all_and_is_told_once(monkeypatch):
     monkeypatch.setattr(accelerate.utils, "broadcast_object_list", broadcast)
     first, second = (types.SimpleNamespace(num_processes=2, is_main_process=first) for first in (True, False))
     with pytest.raises(UserError, match="no room"):
-        features._on_main(first, lambda: 3)
+        features.on_main(first, lambda: 3)
     with pytest.raises(SystemExit) as caught:
-        features._on_main(second, lambda: 3)
+        features.on_main(second, lambda: 3)
     assert caught.value.code == 2

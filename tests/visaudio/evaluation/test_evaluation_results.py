@@ -1,0 +1,150 @@
+"""results.json and the tables beside it say what the object says."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from bi_audio_dataset.schema import UserError
+from visaudio.evaluation import writing
+from visaudio.evaluation.measures import FigureSpec
+from visaudio.evaluation.results import (
+    ClipScored,
+    Comparison,
+    Figure,
+    MeasureUsed,
+    Problem,
+    Results,
+    SoundScored,
+    SystemUsed,
+)
+
+NAN = math.nan
+SPECS = (
+    FigureSpec("side", "side correct", "%", "higher", 1, 100.0),
+    FigureSpec("fd", "FD", better="lower", digits=2, per_clip=False),
+)
+
+
+def results(**changes) -> Results:
+    given = {
+        "systems": (SystemUsed("mine", "/sounds/mine", 2, {"seed": 1}), SystemUsed("other", "/o", 1)),
+        "measures": (MeasureUsed("m", "m-1", SPECS, 1000),),
+        "figures": {
+            "mine": {"side": Figure(0.5, 0.25, 0.75, 2), "fd": Figure(1.25, 1.0, 2.0, 2)},
+            "other": {"side": Figure(1.0, NAN, NAN, 1), "fd": Figure(NAN, NAN, NAN, 0)},
+        },
+        "clips": (
+            ClipScored(
+                "a",
+                {
+                    "mine": SoundScored("a.wav", 1.5, {"side": 0.25}),
+                    "other": SoundScored("b.wav", 2.0, {"side": NAN}),
+                },
+                'a bell, "struck"',
+                "ref/a.wav",
+                None,
+                "clips/a.json",
+            ),
+        ),
+        "comparisons": (Comparison("mine", "other", "fd", Figure(0.5, -1.0, 2.0, 1), 0.5, NAN, NAN),),
+        "problems": (Problem("mono", "one channel", ("a", "b"), "mine", details=("", "x")),),
+        "unavailable": {"clap": "pip install clap"},
+        "groups": {"several": ("a",)},
+        "group_titles": {"several": "two or more"},
+        "group_figures": {"several": {"mine": {"side": Figure(0.25, NAN, NAN, 1)}}},
+        "made": {"settings": {"limit": None}},
+    }  # fmt: skip
+    return Results(**{**given, **changes})
+
+
+def test_json_comes_back_equal(tmp_path):
+    text = results().to_json()
+    again = Results.from_json(text, tmp_path)
+    assert again.to_json() == text
+    assert again.figures["mine"]["fd"] == Figure(1.25, 1.0, 2.0, 2)
+    assert math.isnan(again.clips[0].sounds["other"].values["side"])
+    assert math.isnan(again.comparisons[0].p_holm) and again.comparisons[0].difference.low == -1
+    assert again.problems == results().problems and again.measures == results().measures
+    assert again.group_figures["several"]["mine"]["side"].value == 0.25
+    assert again.path(again.clips[0].truth) == tmp_path / "clips" / "a.json"
+    assert again.path(again.clips[0].video) is None
+    assert again.path("/elsewhere/x.wav").as_posix() == "/elsewhere/x.wav"
+
+
+def test_json_knows_no_nan():
+    stored = json.loads(results().to_json(), parse_constant=lambda name: pytest.fail(name))
+    assert stored["figures"]["other"]["side"] == [1.0, None, None, 1]
+    assert stored["figures"]["mine"]["side"] == [0.5, 0.25, 0.75, 2]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{}", "not the results.json"),
+        ("[1]", "not the results.json"),
+        ("nonsense", "not the results.json"),
+        ('{"schema_version": 99}', "schema version 99, expected 1"),
+    ],
+)
+def test_what_is_not_results(text, message):
+    with pytest.raises(UserError, match=message):
+        Results.from_json(text)
+
+
+def test_the_files(tmp_path):
+    written = writing.write(results(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clips.csv", "comparisons.csv", "results.json", "table.csv",
+    ]  # fmt: skip
+    assert written.folder == tmp_path.resolve()
+    assert Results.from_json((tmp_path / "results.json").read_text()).to_json() == results().to_json()
+    rows = {name: list(csv.DictReader(io.StringIO((tmp_path / name).read_text()))) for name in
+            ("clips.csv", "table.csv", "comparisons.csv")}  # fmt: skip
+    first, second = rows["clips.csv"]
+    assert (first["id"], first["system"], float(first["side"]), first["sound"]) == (
+        "a",
+        "mine",
+        0.25,
+        "a.wav",
+    )
+    assert second["side"] == "" and "fd" not in second
+    table = {(row["group"], row["system"], row["figure"]): row for row in rows["table.csv"]}
+    assert len(table) == 5
+    assert [table["", "mine", "side"][k] for k in ("value", "low", "high", "clips")] == [
+        "0.5",
+        "0.25",
+        "0.75",
+        "2",
+    ]
+    assert table["", "other", "fd"]["value"] == "" and table["several", "mine", "side"]["value"] == "0.25"
+    (difference,) = rows["comparisons.csv"]
+    assert (difference["value"], difference["p_bootstrap"], difference["p_holm"]) == ("0.5", "0.5", "")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        writing.write(results(), tmp_path / "file")
+
+
+def test_the_table_of_a_terminal():
+    lines = writing.table_text(results()).splitlines()
+    assert lines[0].split() == ["mine", "(2", "clips)", "other", "(1", "clips)"]
+    assert lines[1].split() == ["side", "correct", "[%]", "(+)", "50.0", "[25.0,", "75.0]", "100.0"]
+    assert lines[2].split() == ["FD", "(-)", "1.25", "[1.00,", "2.00]", "-"]
+
+
+def test_the_command_does_not_tell_where_this_machine_keeps_its_folders(tmp_path):
+    typed = ["--generated", f"mine={tmp_path}/a", f"{tmp_path}/b c", "--limit", "3", "--output", "runs/x"]
+    assert writing.shown_command(typed) == (
+        "python -m visaudio.evaluation --generated mine=a 'b c' --limit 3 --output runs/x"
+    )
+
+
+def test_what_it_ran_on_is_stamped():
+    made = writing.stamped(results(), "the command").made
+    assert made["command"] == "the command" and made["settings"] == {"limit": None}
+    assert {"visaudio", "python", "numpy", "scipy", "soxr"} <= set(made["versions"])

@@ -1,0 +1,172 @@
+"""How sure a figure is: percentile bootstrap over clips, and paired tests between systems.
+
+Every figure is resampled through its measure's `summarise`, a distance of distributions like a mean; plain
+means are resampled as matrix products. The draws depend on the seed and the number of clips alone, so that
+two systems which have the same clips are resampled alike.
+
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval);
+Wilcoxon 1945; Holm 1979.
+
+Legend: C clips, R resamples, F figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from visaudio.evaluation.measures import ClipSet, Measure
+from visaudio.evaluation.results import Comparison, Figure
+
+RESAMPLES = 1000
+LEVEL = 0.95
+BLOCK = 64  # resamples that are multiplied at once
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Of one system and measure. values: figure -> value over all clips; resampled: figure -> (R,);
+    clips: figure -> number of clips behind it."""
+
+    values: Mapping[str, float]
+    resampled: Mapping[str, np.ndarray] = field(repr=False)
+    clips: Mapping[str, int]
+
+
+def draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """`resamples` times (count,) numbers of clips, with replacement."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield rng.integers(count, size=count)
+
+
+def resample(measure: Measure, clips: ClipSet, resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
+    """Every figure of a measure over the clips, and over resampled clips (none for fewer than two)."""
+    count = len(clips.ids)
+    names = [spec.name for spec in measure.figures]
+    values = dict.fromkeys(names, float("nan"))
+    if count:
+        values |= _known(names, measure.summarise(clips, np.arange(count)))
+    wanted = min(resamples, measure.resamples) if count > 1 else 0
+    if type(measure).summarise is Measure.summarise:
+        means = _resampled_means([clips.rows[n] for n in names if n in clips.rows], count, wanted, seed)
+        resampled = dict(zip([n for n in names if n in clips.rows], means, strict=True))
+    else:
+        drawn = [_known(names, measure.summarise(clips, index)) for index in draws(count, wanted, seed)]
+        resampled = {n: np.array([row.get(n, np.nan) for row in drawn], float) for n in names}
+    nothing = np.full(wanted, np.nan)
+    there = {name: int(np.isfinite(row).sum()) for name, row in clips.rows.items()}
+    behind = {f.name: there.get(f.name, 0) if f.per_clip else count for f in measure.figures}
+    return Resampled(values, {n: resampled.get(n, nothing) for n in names}, behind)
+
+
+def _known(names: Sequence[str], found: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if name in names}
+
+
+def _resampled_means(rows: Sequence[np.ndarray], count: int, resamples: int, seed: int) -> np.ndarray:
+    """(F, R) means of what is finite in each of F rows (C,), over the same draws as any other measure."""
+    if not rows or not resamples:
+        return np.zeros((len(rows), resamples))
+    table_CF = np.stack(rows, axis=1).astype(float)
+    there_CF = np.isfinite(table_CF)
+    table_CF = np.where(there_CF, table_CF, 0.0)
+    means = np.empty((len(rows), resamples))
+    done, block = 0, []
+    for index in draws(count, resamples, seed):
+        block.append(np.bincount(index, minlength=count))
+        if len(block) == BLOCK or done + len(block) == resamples:
+            weights_BC = np.stack(block).astype(float)
+            number_BF = weights_BC @ there_CF
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean_BF = np.where(number_BF > 0, weights_BC @ table_CF / number_BF, np.nan)
+            means[:, done : done + len(block)] = mean_BF.T
+            done, block = done + len(block), []
+    return means
+
+
+def figures_of(found: Resampled) -> dict[str, Figure]:
+    """Values with their percentile intervals."""
+    return {
+        name: Figure(value, *interval(found.resampled[name]), found.clips[name])
+        for name, value in found.values.items()
+    }
+
+
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """The central LEVEL of what is finite; nan without any."""
+    finite = resampled[np.isfinite(resampled)]
+    if not finite.size:
+        return float("nan"), float("nan")
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+# -------------------- two systems
+
+
+@dataclass(frozen=True)
+class Both:
+    """Two systems under one measure, over the clips that both have, in one order."""
+
+    measure: Measure
+    a: Resampled
+    b: Resampled
+    clips_a: ClipSet
+    clips_b: ClipSet
+
+
+def compare(a: str, b: str, measures: Sequence[Both]) -> list[Comparison]:
+    """Every figure of system a less that of b. Holm's correction is over all figures of the pair that have
+    a signed-rank test: those that clips have by themselves."""
+    found, tests = [], []
+    for both in measures:
+        if both.clips_a.ids != both.clips_b.ids:
+            raise ValueError(f"{a} and {b} are compared over different clips")
+        for spec in both.measure.figures:
+            name = spec.name
+            spread = both.a.resampled[name] - both.b.resampled[name]
+            value = both.a.values[name] - both.b.values[name]
+            found.append((name, Figure(value, *interval(spread), len(both.clips_a.ids)), p_bootstrap(spread)))
+            rows = both.clips_a.rows, both.clips_b.rows
+            testable = spec.per_clip and all(name in row for row in rows)
+            tests.append(p_wilcoxon(rows[0][name] - rows[1][name]) if testable else float("nan"))
+    return [
+        Comparison(a, b, name, difference, p, tested, corrected)
+        for (name, difference, p), tested, corrected in zip(found, tests, holm(tests), strict=True)
+    ]
+
+
+def p_bootstrap(spread: np.ndarray) -> float:
+    """Two-sided: twice the smaller share of resampled differences on one side of 0, never 0 itself."""
+    finite = spread[np.isfinite(spread)]
+    if not finite.size:
+        return float("nan")
+    below, above = ((finite <= 0).sum() + 1, (finite >= 0).sum() + 1)
+    return float(min(1.0, 2 * min(below, above) / (finite.size + 1)))
+
+
+def p_wilcoxon(difference: np.ndarray) -> float:
+    """Signed-rank test of the clips' differences (C,); nan for fewer than two, 1 if all are 0."""
+    from scipy.stats import wilcoxon
+
+    finite = difference[np.isfinite(difference)]
+    if finite.size < 2:
+        return float("nan")
+    if not finite.any():
+        return 1.0
+    return float(wilcoxon(finite).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; nan stays nan and does not count."""
+    corrected = [float("nan")] * len(p_values)
+    order = sorted((i for i, p in enumerate(p_values) if np.isfinite(p)), key=lambda i: p_values[i])
+    least = 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[index]))
+        corrected[index] = least
+    return corrected

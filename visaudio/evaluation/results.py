@@ -1,0 +1,228 @@
+"""What an evaluation found, as it is stored in results.json and shown on the page.
+
+    results = Results.from_json(Path("runs/eval/results.json").read_text())
+    results.figures["model"]["ild_error_db"]          Figure(value, low, high, clips)
+    results.clips[0].sounds["model"].values           the clip's own figures of that system
+
+Every path is absolute, or relative to the folder of results.json (`Results.path` resolves both). Values are
+as the measures gave them: `FigureSpec.factor` and `digits` say how they are shown. In JSON nan is null.
+
+Legend: figures are keyed by `FigureSpec.name`, which no two measures share.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset.schema import UserError
+from visaudio.evaluation.measures import FigureSpec
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value, its 95 % interval over clips, and the number of clips behind it.
+
+    nan: nothing to say; low and high are nan where there is no interval (a single clip).
+    """
+
+    value: float
+    low: float
+    high: float
+    clips: int
+
+
+@dataclass(frozen=True)
+class MeasureUsed:
+    """A measure that scored. key: of definition, settings and weights; resamples: behind its intervals."""
+
+    name: str
+    key: str
+    figures: tuple[FigureSpec, ...]
+    resamples: int
+
+
+@dataclass(frozen=True)
+class SystemUsed:
+    """A system whose sounds were scored. folder: where they were; made: how, where this command made them."""
+
+    name: str
+    folder: str
+    clips: int
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SoundScored:
+    """One system's sound of a clip. values: figure name -> this clip's own value, nan where it has none.
+
+    duration_s: how much of it was compared.
+    """
+
+    path: str
+    duration_s: float
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClipScored:
+    """One clip. sounds: by system; a system that lacks the clip, or whose file was refused, is not there.
+
+    reference: the sound it was compared with. video: a file with the picture. truth: a file that
+    `visaudio.evaluation.truth_files.read_truth` reads into a `data.dataset.Clip`. Each None where there is
+    none.
+    """
+
+    id: str
+    sounds: Mapping[str, SoundScored]
+    caption: str = ""
+    reference: str | None = None
+    video: str | None = None
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was not as it should be, and what was done about it; nothing is dropped without one.
+
+    kind: a key of `problems.KINDS`, of which `text` says what was done. system: whose sound, "" for the
+    reference or all. names: the clips or files; details: why, for each of them, "" where there is no more to
+    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail.
+    """
+
+    kind: str
+    text: str
+    names: tuple[str, ...]
+    system: str = ""
+    note: str = ""
+    serious: bool = True
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of system `a` less that of `b`, over the clips that both have.
+
+    difference: with its paired bootstrap interval. p_bootstrap: two-sided, from the same resamples.
+    p_wilcoxon: signed-rank test of the clips' own values, p_holm: the same after Holm's correction over the
+    figures of this pair; nan for figures that clips do not have by themselves.
+    """
+
+    a: str
+    b: str
+    figure: str
+    difference: Figure
+    p_bootstrap: float
+    p_wilcoxon: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything. figures: system -> figure name -> Figure; groups: clips by kind, where the truth says it;
+    group_figures: group -> system -> figure name -> Figure. unavailable: measure -> why it could not be had.
+    made: command, commit, date, versions, settings. folder: of results.json; not stored."""
+
+    systems: tuple[SystemUsed, ...]
+    measures: tuple[MeasureUsed, ...]
+    figures: Mapping[str, Mapping[str, Figure]]
+    clips: tuple[ClipScored, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    group_titles: Mapping[str, str] = field(default_factory=dict)
+    group_figures: Mapping[str, Mapping[str, Mapping[str, Figure]]] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def specs(self) -> dict[str, FigureSpec]:
+        """Every column by its name, in the order of the table."""
+        return {spec.name: spec for measure in self.measures for spec in measure.figures}
+
+    def path(self, stored: str | None) -> Path | None:
+        """A stored path as one that can be opened."""
+        return None if stored is None else self.folder / stored
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads back to an equal object."""
+        stored = asdict(self)
+        del stored["folder"]
+        for figures in (stored["figures"], *stored["group_figures"].values()):
+            for system, values in figures.items():
+                figures[system] = {name: _list(figure) for name, figure in values.items()}
+        for comparison in stored["comparisons"]:
+            comparison["difference"] = _list(comparison["difference"])
+        return json.dumps(_plain({"schema_version": SCHEMA_VERSION} | stored), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, folder: Path | None = None) -> Results:
+        """UserError if it is of another version, or no results at all."""
+        try:
+            stored = json.loads(text)
+            version = stored.pop("schema_version")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError("not the results.json of an evaluation: expected a schema_version") from error
+        if version != SCHEMA_VERSION:
+            raise UserError(f"results of schema version {version}, expected {SCHEMA_VERSION}: evaluate again")
+        stored["systems"] = tuple(SystemUsed(**s) for s in stored["systems"])
+        stored["measures"] = tuple(
+            MeasureUsed(**(m | {"figures": tuple(FigureSpec(**f) for f in m["figures"])}))
+            for m in stored["measures"]
+        )
+        stored["figures"] = _figures(stored["figures"])
+        stored["group_figures"] = {name: _figures(f) for name, f in stored["group_figures"].items()}
+        stored["groups"] = {name: tuple(ids) for name, ids in stored["groups"].items()}
+        stored["clips"] = tuple(
+            ClipScored(**(c | {"sounds": {name: _sound(s) for name, s in c["sounds"].items()}}))
+            for c in stored["clips"]
+        )
+        stored["comparisons"] = tuple(
+            Comparison(
+                **(c | {k: _number(v) for k, v in c.items() if k.startswith("p_")})
+                | {"difference": _figure(c["difference"])}
+            )
+            for c in stored["comparisons"]
+        )
+        stored["problems"] = tuple(
+            Problem(**(p | {key: tuple(p[key]) for key in ("names", "details")})) for p in stored["problems"]
+        )
+        return cls(**stored, folder=folder or Path())
+
+
+def _list(figure: Mapping[str, Any]) -> list:
+    return [figure["value"], figure["low"], figure["high"], figure["clips"]]
+
+
+def _figure(stored: list) -> Figure:
+    return Figure(*map(_number, stored[:3]), stored[3])
+
+
+def _figures(stored: Mapping[str, Mapping[str, list]]) -> dict[str, dict[str, Figure]]:
+    return {s: {name: _figure(value) for name, value in values.items()} for s, values in stored.items()}
+
+
+def _sound(stored: Mapping[str, Any]) -> SoundScored:
+    return SoundScored(**(stored | {"values": {k: _number(v) for k, v in stored["values"].items()}}))
+
+
+def _number(stored: float | None) -> float:
+    return math.nan if stored is None else float(stored)
+
+
+def _plain(value: Any) -> Any:
+    """nan and infinity as null: JSON knows neither."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

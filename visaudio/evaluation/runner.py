@@ -1,0 +1,213 @@
+"""evaluate(): folders of sounds in, figures with intervals out. The command line is cli/evaluation.py.
+
+results = evaluate({"mine": "out/mine", "other": "out/other"}, "clips/reference", "runs/eval")
+results.figures["mine"]["ild_error_db"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bi_audio_dataset.schema import UserError
+from visaudio.evaluation import measures as suite_of
+from visaudio.evaluation import pairs, references
+from visaudio.evaluation.cache import Cache
+from visaudio.evaluation.choosing import check_names, choose_measures
+from visaudio.evaluation.collected import Collected
+from visaudio.evaluation.measures import Measure, Settings
+from visaudio.evaluation.pairs import ClipFiles
+from visaudio.evaluation.problems import Problems, line
+from visaudio.evaluation.results import Results
+from visaudio.evaluation.scoring import Scorer, Suite
+from visaudio.evaluation.summary import Figures, results_of
+from visaudio.evaluation.workers import score_in_pool
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    measures: names, None for all that can be had. weights, device, hfov_deg, detector_labels: of
+    `measures.Settings`. split, config: of a BiAudio reference. limit: the first
+    so many clips. workers: processes; 1 is this one alone. strict: UserError at any serious problem.
+    resamples, seed: of the bootstrap. videos: a folder of pictures, before the reference's own.
+    captions: a file of captions (`pairs.read_captions`), before the dataset's.
+    unpack_videos: write a dataset's videos out even if no measure wants them (for the page).
+    """
+
+    measures: tuple[str, ...] | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    hfov_deg: float = 90.0
+    detector_labels: tuple[str, ...] = ()
+    split: str = "test"
+    config: str = "default"
+    limit: int | None = None
+    workers: int = 1
+    strict: bool = False
+    resamples: int = 1000
+    seed: int = 0
+    videos: Path | None = None
+    captions: Path | None = None
+    unpack_videos: bool = True
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "resamples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.hfov_deg < 180:
+            raise UserError(f"hfov_deg must lie between 0 and 180 degrees, got {self.hfov_deg:g}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"limit must be at least 1, got {self.limit}")
+
+
+def evaluate(
+    systems: Mapping[str, str | Path],
+    reference: str | Path | None,
+    output: str | Path,
+    options: Options = Options(),
+    *,
+    made: Mapping[str, Mapping[str, Any]] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Results:
+    """Scores folders of sounds against a reference folder, a BiAudio dataset, or nothing.
+
+    systems: name -> folder. output: gets the cache and a dataset's media (`writing.write` puts the results
+    there). made: how a system's sounds came about, for the record. say: is told each thing worth a line.
+    Raises UserError for what cannot be evaluated, and with options.strict for any problem.
+    """
+    output = Path(output)
+    problems = Problems()
+    # what costs nothing first: a mistake in the command line is told before weights are loaded
+    check_names(options.measures)
+    folders = {name: pairs.find_sounds(Path(path), problems, system=name) for name, path in systems.items()}
+    if not folders:
+        raise UserError("no system was given: expected at least one folder of sounds")
+    videos = pairs.find_videos(options.videos) if options.videos is not None else {}
+    captions = pairs.read_captions(options.captions) if options.captions is not None else {}
+    clips, rows = _pair(folders, reference, options, problems)
+    _check_strict(options, problems)
+    settings = _suite_settings(options, options.device)
+    chosen, unavailable = choose_measures(options.measures, settings, say)
+    if reference is None:
+        say("no reference: only what needs none is measured")
+    _make_folder(output)
+    if rows is not None:
+        wants = options.unpack_videos or any("video" in measure.needs for measure in chosen)
+        ids = [clip.id for clip in clips]
+        written = references.write_out(rows, ids, output, videos=wants, progress=options.progress)
+        clips = pairs.with_references(clips, written)
+    clips = pairs.with_captions(pairs.with_videos(clips, videos), captions)
+    cache = Cache(output / "cache")
+    collected = Collected(list(folders))
+    _score(clips, chosen, cache, options, collected, problems)
+    for system, scored in collected.durations_s.items():
+        if len(scored) == 1:
+            problems.add("one_clip", next(iter(scored)), system)
+    _check_scored(collected, problems)
+    _check_strict(options, problems)
+    figures = Figures(chosen, collected, cache, options.resamples, options.seed)
+    return replace(
+        results_of(clips, folders, collected, figures, made or {}, output.resolve()),
+        problems=problems.found(),
+        unavailable=unavailable,
+        made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
+    )
+
+
+def _check_strict(options: Options, problems: Problems) -> None:
+    serious = [problem for problem in problems.found() if problem.serious]
+    if options.strict and serious:
+        raise UserError(f"--strict: {line(serious[0])}")
+
+
+def _check_scored(collected: Collected, problems: Problems) -> None:
+    """UserError where there is not one figure."""
+    found = problems.found()
+    if not any(collected.durations_s.values()):
+        refused = [problem for problem in found if "clip refused" in problem.text]
+        raise UserError(f"no clip could be scored: {line(refused[0])}")
+    if not collected.measured:
+        lacking = [problem for problem in found if problem.kind in ("lacks", "failed")]
+        raise UserError(f"nothing could be measured: {'; '.join(line(problem) for problem in lacking[:3])}")
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{output}: cannot be made a folder to write to ({error.strerror or error})"
+        ) from error
+
+
+# -------------------- clips
+
+
+def _pair(
+    folders: Mapping[str, pairs.Folder],
+    reference: str | Path | None,
+    options: Options,
+    problems: Problems,
+) -> tuple[list[ClipFiles], references.Rows | None]:
+    """The clips to score; and the rows that their references are to be written out from, if any."""
+    if reference is None:
+        problems.add("no_reference", "all clips")
+        return pairs.pair_up(folders, None, problems, options.limit), None
+    if references.is_dataset(reference):
+        rows = references.open_rows(reference, options.split, options.config)
+        return pairs.pair_up(folders, rows.ids, problems, options.limit), rows
+    found = pairs.reference_of_folder(Path(reference), problems)
+    return pairs.pair_up(folders, found, problems, options.limit), None
+
+
+def _score(
+    clips: Sequence[ClipFiles],
+    chosen: Sequence[Measure],
+    cache: Cache,
+    options: Options,
+    collected: Collected,
+    problems: Problems,
+) -> None:
+    from tqdm import tqdm
+
+    passes: list[tuple[Sequence[Measure], int]] = [(chosen, 1)]
+    if options.workers > 1:
+        # a process decodes a file once for all its measures, so those of this process come in one pass too
+        here = [measure for measure in chosen if not measure.parallel]
+        there = [measure for measure in chosen if measure.parallel]
+        passes = [(part, n) for part, n in ((there, options.workers), (here, 1)) if part]
+    for part, workers in passes:
+        names = ", ".join(measure.name for measure in part)
+        bar = tqdm(total=len(clips), desc=names, unit="clip", disable=not options.progress, smoothing=0.1)
+        with bar:
+
+            def done(score, bar=bar) -> None:
+                collected.add(score, problems)
+                bar.update(1)
+
+            if workers > 1:
+                targets = {measure.name: suite_of.REGISTRY[measure.name] for measure in part}
+                settings = _suite_settings(options, "cpu")
+                score_in_pool(clips, Suite(targets, settings, cache.folder), workers, done)
+            else:
+                scorer = Scorer(part, cache)
+                for clip in clips:
+                    done(scorer.score(clip))
+
+
+def _suite_settings(options: Options, device: str) -> Settings:
+    return Settings(dict(options.weights), device, options.hfov_deg, options.detector_labels)
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    stored = asdict(options)
+    for name in ("videos", "captions"):
+        stored[name] = None if stored[name] is None else str(stored[name])
+    for name in ("progress", "unpack_videos"):
+        del stored[name]
+    return stored
