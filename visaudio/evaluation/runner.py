@@ -111,6 +111,8 @@ def evaluate(
     _check_scored(collected, problems)
     _check_strict(options, problems)
     figures = Figures(chosen, collected, cache, options.resamples, options.seed)
+    for system, measure, text in figures.remarks():
+        problems.add("remark", "all clips", system, about=measure, detail=text)
     return replace(
         results_of(clips, folders, collected, figures, made or {}, output.resolve()),
         problems=problems.found(),
