@@ -43,9 +43,7 @@ def test_names_and_shapes_are_the_published_ones(name):
 def test_cnn14(rate):
     name, network, audio = f"cnn14_{rate // 1000}k", cnn14(rate), sounds(1.3, rate)
     mel = network.logmel_extractor(network.spectrogram_extractor(audio))
-    # 1e-3 of the -100 to 40 dB: single precision a few dB above the floor
-    picked = mel[0, ::25, ::9]
-    torch.testing.assert_close(picked, expected(name, "mel", picked), rtol=1e-4, atol=1e-3)
+    close(mel[0, ::25, ::9], name, "mel")  # dB
     output = network(audio)
     close(output.embeddings[:, 0], name, "embeddings")
     close(output.logits.sigmoid(), name, "probabilities")
