@@ -106,6 +106,7 @@ FLOORS = {
         "hub_access": 0,
         "licences": 0,
         "weight_files": 0,
+        "url_files": 0,
         "tables": 0,
         "level": 0,
         "encoders": 1,
@@ -142,6 +143,7 @@ FLOORS = {
         "evaluation.cues": 1,  # validation in training hears by the same measures
         "evaluation.onsets": 1,
         "evaluation.baselines": 7,
+        "evaluation.audio_networks": 1,
         "cli": 8,  # above all that it starts
     },
 }

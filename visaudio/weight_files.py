@@ -5,11 +5,14 @@ A source is a path, or "owner/name:path/in/the/repository", with "@revision" aft
     weights/v1-44.pth
     hkchengrex/MMAudio:ext_weights/v1-44.pth
     hkchengrex/MMAudio@main:ext_weights/v1-44.pth
+
+or an address, with the SHA-256 of its content where it is known:
+
+    https://example.org/network.pth#sha256=3f5a...
 """
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import textwrap
@@ -18,43 +21,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bi_audio_dataset.schema import UserError
-from visaudio import hub_access
+from visaudio import hub_access, url_files
+from visaudio.url_files import sha256 as sha256
 
 ON_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?:(?P<file>[\w./-]+)")
 WRAPPERS = ("state_dict", "model", "generator")  # keys under which public checkpoints keep their tensors
 
 
 def fetch(source: str | Path, what: str = "a model") -> Path:
-    """The local file of a source; from the Hub's cache, or the Hub, where it names a repository.
+    """The local file of a source; from a cache, the Hub or the network, where it is not on the disk.
 
     what: for messages. Raises UserError where there is no such file, or none can be had.
     """
     path = Path(source)
     if path.is_file():
         return path
+    if url_files.is_url(str(source)):
+        return url_files.fetch(str(source), what)
     found = ON_HUB.fullmatch(str(source))
     if path.exists() or not found:
         raise UserError(
-            f"no weights of {what} at {source}: expected a file, or owner/name:path of a file on the Hub"
+            f"no weights of {what} at {source}: expected a file, owner/name:path of a file on the Hub, or an "
+            "https address"
         )
     repository, revision, file = found["repository"], found["revision"], found["file"]
     try:
         return hub_access.fetch_file(repository, file, revision, what=f"weights of {what}, {source}")
     except UserError as error:
         raise UserError(f"{error}; or give the path of a file you have") from error
-
-
-def sha256(path: str | Path) -> str:
-    """Of a file's content, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fetch_first(sources: Sequence[str], what: str = "a model") -> Path:
@@ -81,7 +80,8 @@ def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a newer pickle protocol, twice, before it is refused
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_integer_arrays()):
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: cannot be read as weights of {what}: {_refusal(path, error)}") from error
     except FileNotFoundError:
@@ -95,6 +95,16 @@ def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise UserError(f"{path}: holds a {type(found).__name__}, expected the tensors of {what} by name")
     return dict(found)
+
+
+def _integer_arrays() -> list:
+    """What a pickle names for a numpy array of 64-bit integers; PANNs' checkpoint for 16 kHz carries some.
+
+    It makes plain arrays and nothing else: what stands in them is read by the same strict reader.
+    """
+    rebuild = np.array(0).__reduce__()[0]
+    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")  # numpy 1 and 2
+    return [*((rebuild, name) for name in names), np.ndarray, np.dtype, type(np.dtype(np.int64))]
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> str:

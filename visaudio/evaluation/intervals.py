@@ -2,7 +2,8 @@
 
 Every figure is resampled through its measure's `summarise`, a distance of distributions like a mean; plain
 means are resampled as matrix products. The draws depend on the seed and the number of clips alone, so that
-two systems which have the same clips are resampled alike.
+two systems which have the same clips are resampled alike. Resamples of `recentred` figures, which repeated
+clips shift, are moved to have the value as their mean: the interval is their spread alone.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval);
 Wilcoxon 1945; Holm 1979.
@@ -56,10 +57,17 @@ def resample(measure: Measure, clips: ClipSet, resamples: int = RESAMPLES, seed:
     else:
         drawn = [_known(names, measure.summarise(clips, index)) for index in draws(count, wanted, seed)]
         resampled = {n: np.array([row.get(n, np.nan) for row in drawn], float) for n in names}
+    for name in [f.name for f in measure.figures if f.recentred and f.name in resampled]:
+        resampled[name] = _recentred(resampled[name], values[name])
     nothing = np.full(wanted, np.nan)
     there = {name: int(np.isfinite(row).sum()) for name, row in clips.rows.items()}
     behind = {f.name: there.get(f.name, 0) if f.per_clip else count for f in measure.figures}
     return Resampled(values, {n: resampled.get(n, nothing) for n in names}, behind)
+
+
+def _recentred(resampled: np.ndarray, value: float) -> np.ndarray:
+    finite = resampled[np.isfinite(resampled)]
+    return resampled + (value - finite.mean()) if finite.size else resampled
 
 
 def _known(names: Sequence[str], found: Mapping[str, float]) -> dict[str, float]:

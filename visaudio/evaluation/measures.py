@@ -78,7 +78,9 @@ class FigureSpec:
     """A column of the table. better: "higher", "lower" or "" (neither: it describes).
 
     factor and digits: how the value is shown (100 for shares in per cent). per_clip: the row of a clip holds
-    a value of this name, for the listing and the paired tests.
+    a value of this name, for the listing and the paired tests. recentred: clips taken repeatedly move the
+    value (a distance of distributions grows), so that its interval is the spread of its resamples about the
+    value, not where they lie.
     """
 
     name: str
@@ -88,6 +90,7 @@ class FigureSpec:
     digits: int = 3
     factor: float = 1.0
     per_clip: bool = True
+    recentred: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,10 @@ class Measure(ABC):
         """Figures over the clips `index` (N,) names, maybe repeatedly; here the mean of what is not nan."""
         return {f.name: _mean(clips.rows[f.name][index]) for f in self.figures if f.name in clips.rows}
 
+    def remarks(self, clips: ClipSet) -> tuple[str, ...]:
+        """What a reader must know of the figures over these clips: a line each."""
+        return ()
+
 
 def _mean(values: np.ndarray) -> float:
     finite = values[np.isfinite(values)]
@@ -155,8 +162,11 @@ def _mean(values: np.ndarray) -> float:
 
 # name -> module:function(settings) -> Measure; loaded when asked for, so that a heavy package is not
 REGISTRY: dict[str, str] = {
-    "onsets": "visaudio.evaluation.event_times:make",
+    "panns": "visaudio.evaluation.quality:make_panns",
+    "passt": "visaudio.evaluation.quality:make_passt",
+    "vggish": "visaudio.evaluation.quality:make_vggish",
     "desync": "visaudio.evaluation.desync:make",
+    "onsets": "visaudio.evaluation.event_times:make",
     "clap": "visaudio.evaluation.clap:make",
     "imagebind": "visaudio.evaluation.imagebind:make",
     "space": "visaudio.evaluation.space:make",

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[str, bool]] = {
     "other_measure": ("a measure that is not as in the first run: its figures left out", True),
     "several_files": ("several files for one clip: the first of the documented order was taken", False),
     "other_files": ("a file that is neither sound nor video: left alone", False),
+    "remark": ("a figure to be read with care", False),
     "one_clip": ("a single clip: figures have no intervals and no tests", False),
     "no_reference": ("no reference was given: only measures that need none were taken", False),
 }

@@ -93,6 +93,8 @@ def evaluate(
     Raises UserError for what cannot be evaluated, and with options.strict for any problem.
     """
     scored, where = score(systems, reference, output, options, say=say), Path(output).resolve()
+    for system, measure, text in scored.figures.remarks():
+        scored.problems.add("remark", "all clips", system, about=measure, detail=text)
     return replace(
         results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}, where),
         problems=scored.problems.found(),

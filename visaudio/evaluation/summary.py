@@ -98,6 +98,15 @@ class Figures:
                 found[system] |= {k: f for k, f in figures.items() if among is None or np.isfinite(f.value)}
         return found
 
+    def remarks(self) -> Iterator[tuple[str, str, str]]:
+        """What measures say of the figures they gave: system, measure, a line."""
+        for system in self.collected.systems:
+            for measure in self.chosen:
+                ids = tuple(self.collected.ids(system, measure.name))
+                if ids:
+                    clips = self.collected.clip_set(system, measure, ids, self.cache)
+                    yield from ((system, measure.name, line) for line in measure.remarks(clips))
+
     def comparisons(self) -> Iterator[Comparison]:
         """Of every pair of systems, over the clips that both have."""
         for a, b in combinations(self.collected.systems, 2):

@@ -48,6 +48,27 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
     assert found.clips == 400
 
 
+class Distinct(Level):
+    """How many clips there are, each counted once: every resample has fewer."""
+
+    figures = (FigureSpec("distinct", "clips", per_clip=False, recentred=True),)
+
+    def summarise(self, clips, index):
+        return {"distinct": len(np.unique(index))}
+
+
+def test_a_figure_that_repeated_clips_move_has_the_spread_as_its_interval():
+    given = clips(level_error_db=np.zeros(50))
+    found = resample(Distinct(), given, 1000)
+    of_draws = np.array([len(np.unique(index)) for index in draws(50, 1000, 0)])
+    assert of_draws.max() < 50 == found.values["distinct"]
+    figure = figures_of(found)["distinct"]
+    low, high = np.percentile(of_draws, [2.5, 97.5]) - of_draws.mean()
+    assert (figure.low, figure.high) == pytest.approx((50 + low, 50 + high)) and low < 0 < high
+    nothing = resample(Distinct(), clips(level_error_db=np.zeros(1)), 1000)
+    assert math.isnan(figures_of(nothing)["distinct"].low)
+
+
 def test_one_clip_has_no_interval_and_none_has_no_value():
     found = figures_of(resample(Level(), clips(level_error_db=[3.0])))["level_error_db"]
     assert (found.value, found.clips) == (3.0, 1) and math.isnan(found.low) and math.isnan(found.high)
