@@ -145,16 +145,24 @@ def _mean(values: np.ndarray) -> float:
 # -------------------- the suite
 
 # name -> module:function(settings) -> Measure; loaded when asked for, so that a heavy package is not
-REGISTRY: dict[str, str] = {}
+REGISTRY: dict[str, str] = {
+    "align": "visaudio.evaluation.align:make",
+    "fsad": "visaudio.evaluation.fsad:make",
+    "plausibility": "visaudio.evaluation.plausibility:make",
+    "truth": "visaudio.evaluation.truth:make",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """What every factory gets. weights: overrides of weight files, by the names docs/metrics.md lists;
-    device: of torch."""
+    device: of torch. hfov_deg: the lens of pictures whose row does not say it; detector_labels: the things
+    that `align` looks for, none for whatever its detector knows."""
 
     weights: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    hfov_deg: float = 90.0
+    detector_labels: tuple[str, ...] = ()
 
 
 def make(name: str, settings: Settings) -> Measure:

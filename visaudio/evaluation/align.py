@@ -1,0 +1,125 @@
+"""Spatial AV-Align: is there something to be seen where the sound comes from?
+
+After SAVGBench (Shimada et al. 2024, arXiv 2412.13462, and its published script): sounds are localised at
+10 Hz, objects detected at 4 Hz. A sound is a true positive if, within one picture before or after its own,
+a box overlaps the sound's column +- 40 of 256 columns; else a false negative. The figure is recall,
+TP / (TP + FN), pooled over all clips. Theirs localises events in stereo by a network trained on STARSS23; ours
+finds one lateral angle a frame in binaural sound (lateral.py), taken to lie in front and level.
+
+Legend: F sound frames at 10 Hz, N boxes, P pictures at 4 Hz.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from visaudio.evaluation import detectors, lateral
+from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Scene, Settings, Sound
+
+TOLERANCE = 40 / 256  # of the picture's width, to either side
+NEAR_PICTURES = 1
+
+
+class Align(Measure):
+    """hear: `lateral_deg` (F,), `active` (F,) bool, `boxes` (N, 3) of detectors.py."""
+
+    name = "align"
+    figures = (
+        FigureSpec("align", "Spatial AV-Align", "%", "higher", 1, 100),
+        FigureSpec("align_chance", "AV-Align of a sound anywhere in view", "%", "", 1, 100),
+        FigureSpec("align_heard", "frames with a sound", "%", "", 1, 100),
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        name = settings.weights.get("detector", "truth")
+        self.hfov_deg = settings.hfov_deg
+        self.detector: detectors.Detector
+        if name == "truth":
+            self.detector, made_of = detectors.truth_boxes, "truth"
+            self.needs = frozenset({"truth"})
+        else:
+            self.detector = detectors.TransformersDetector(name, settings.detector_labels, settings.device)
+            made_of = f"{self.detector.digest}-{'+'.join(sorted(settings.detector_labels)) or 'all'}"
+            self.needs = frozenset({"video"})
+            self.parallel = False
+        self._key = f"align-1-{made_of}-{self.hfov_deg:g}"
+        self._seen: tuple[object, np.ndarray] | None = None
+
+    @property
+    def key(self) -> str:
+        return self._key
+
+    def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
+        rate = lateral.ANALYSIS_RATE_HZ
+        audio = sound.at(rate)[:, : round(scene.duration_s * rate)]
+        return {
+            "lateral_deg": lateral.lateral_deg(audio, rate),
+            "active": lateral.is_active(audio, rate),
+            "boxes": self._boxes(scene),
+        }
+
+    def compare(self, generated: Heard, reference: Heard | None, scene: Scene) -> dict[str, float]:
+        hits, chance, frames, heard = count(
+            generated["lateral_deg"], generated["active"], generated["boxes"], hfov_of(scene, self.hfov_deg)
+        )
+        return {
+            "align": hits / heard if heard else float("nan"),
+            "align_chance": chance / heard if heard else float("nan"),
+            "align_heard": heard / frames if frames else float("nan"),
+            "align_hits": float(hits),
+            "align_expected": chance,
+            "align_sounding": float(heard),
+            "align_frames": float(frames),
+        }
+
+    def summarise(self, clips: ClipSet, index: np.ndarray) -> dict[str, float]:
+        names = ("align_hits", "align_expected", "align_sounding", "align_frames")
+        hits, expected, sounding, frames = (float(np.nansum(clips.rows[name][index])) for name in names)
+        return {
+            "align": hits / sounding if sounding else float("nan"),
+            "align_chance": expected / sounding if sounding else float("nan"),
+            "align_heard": sounding / frames if frames else float("nan"),
+        }
+
+    def _boxes(self, scene: Scene) -> np.ndarray:
+        """Of the scene; those of the last one are kept, since its reference is heard after its sound."""
+        key = (scene.id, scene.video, scene.duration_s)
+        if self._seen is None or self._seen[0] != key:
+            self._seen = (key, self.detector(scene))
+        return self._seen[1]
+
+
+def hfov_of(scene: Scene, default_deg: float) -> float:
+    """The lens of the clip where its row says it."""
+    known = scene.truth is not None and np.isfinite(scene.truth.hfov_deg)
+    return float(scene.truth.hfov_deg) if known else default_deg
+
+
+def count(
+    lateral_deg: np.ndarray, active: np.ndarray, boxes: np.ndarray, hfov_deg: float
+) -> tuple[int, float, int, int]:
+    """(F,) degrees, (F,) bool, (N, 3) -> true positives, those expected of a sound anywhere in view (each
+    column alike), frames, frames that sound."""
+    column = detectors.column_of(lateral_deg, hfov_deg)
+    picture = np.round(np.arange(len(lateral_deg)) / lateral.FRAME_RATE_HZ * detectors.RATE_HZ)
+    hits, expected = 0, 0.0
+    for k in np.flatnonzero(active):
+        near = boxes[np.abs(boxes[:, 0] - picture[k]) <= NEAR_PICTURES]
+        first, last = near[:, 1] - TOLERANCE, near[:, 2] + TOLERANCE
+        hits += bool(((first <= column[k]) & (column[k] <= last)).any())
+        expected += covered(first, last)
+    return hits, expected, len(lateral_deg), int(active.sum())
+
+
+def covered(first: np.ndarray, last: np.ndarray) -> float:
+    """Share of [0, 1] that the intervals cover together."""
+    total, end = 0.0, 0.0
+    for a, b in sorted(zip(first.tolist(), last.tolist(), strict=True)):
+        a, b = max(a, end), min(b, 1.0)
+        if b > a:
+            total, end = total + b - a, b
+    return total
+
+
+def make(settings: Settings) -> Align:
+    return Align(settings)
