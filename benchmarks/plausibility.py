@@ -4,9 +4,9 @@
     python -m bi_audio_dataset synth --clips 240 --seed 1000 --held-out --output data/heldout
     python benchmarks/plausibility.py --dataset data/heldout --generated runs/quality/sounds/model
 
-Every clip of the dataset's test split; the table gives each group of synth_benchmark.GROUPS its own rows, with
-95 % bootstrap intervals over clips. --generated: a folder of ID.wav or ID.flac, one more row. What was heard
-is kept in --work, so an interrupted run goes on where it stopped.
+Every clip of the dataset's test split; each group of synth_benchmark.GROUPS has its own rows, with 95 %
+bootstrap intervals over clips. --generated: a folder of ID.wav or ID.flac, one more row. What was heard is
+kept in --work, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

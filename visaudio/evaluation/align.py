@@ -3,8 +3,8 @@
 After SAVGBench (Shimada et al. 2024, arXiv 2412.13462, and its published script): sounds are localised at
 10 Hz, objects detected at 4 Hz. A sound is a true positive if, within one picture before or after its own,
 a box overlaps the sound's column +- 40 of 256 columns; else a false negative. The figure is recall,
-TP / (TP + FN), pooled over all clips. Theirs localises events in stereo by a network trained on STARSS23; ours
-finds one lateral angle a frame in binaural sound (lateral.py), taken to lie in front and level.
+TP / (TP + FN), pooled over all clips. Theirs localises events in stereo by a network trained on STARSS23;
+ours finds one lateral angle a frame in binaural sound (lateral.py), taken to lie in front and level.
 
 Legend: F sound frames at 10 Hz, N boxes, P pictures at 4 Hz.
 """

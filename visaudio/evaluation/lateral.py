@@ -9,8 +9,8 @@ phase difference below 1.5 kHz with the head's delay:
 and the angle is the t with the least J. X is the cross spectrum of right and left; bands further than
 `RANGE_DB` below the frame's strongest do not count. ILD_b(t): the one-pole, one-zero head shadow of Brown
 and Duda (IEEE TSAP 1998, eqs. 3-6); ITD(t) = 3 (a / c) sin t, a rigid sphere's below 1.5 kHz (Kuhn, JASA
-1977; Woodworth's (a / c) (t + sin t) holds above it). One cue is not enough: levels alone are ambiguous beyond
-60 degrees, where the shadow shrinks again, and the phase alone is wrong by whole periods.
+1977; Woodworth's (a / c) (t + sin t) holds above it). One cue is not enough: levels alone are ambiguous
+beyond 60 degrees, where the shadow shrinks again, and the phase alone is wrong by whole periods.
 
 One angle a frame, of whatever is loudest: no second source, no front and back, no height. Equal ears give
 exactly 0. Set on renders of the training split of BiAudio-Synth; error: docs/metrics.md.

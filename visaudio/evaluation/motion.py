@@ -60,16 +60,14 @@ def residual(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         seen = cv2.warpPerspective(np.ones_like(soft[0]), turn, (width, height))
     else:
         seen = np.ones_like(soft[0])
-    slope = np.maximum(
-        *(np.hypot(cv2.Sobel(x, cv2.CV_32F, 1, 0), cv2.Sobel(x, cv2.CV_32F, 0, 1)) / 8 for x in soft)
-    )
-    slope = cv2.dilate(slope, np.ones((3, 3), np.uint8))
+    slopes = [np.hypot(cv2.Sobel(x, cv2.CV_32F, 1, 0), cv2.Sobel(x, cv2.CV_32F, 0, 1)) / 8 for x in soft]
+    slope = cv2.dilate(np.maximum(*slopes), np.ones((3, 3), np.uint8))
     beyond = np.abs(soft[1] - soft[0]) - MISFIT_PX * slope - NOISE
     return np.where(seen > 0.99, np.maximum(beyond, 0), 0).astype(np.float32)
 
 
 def camera_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
-    """(3, 3) homography from `before` to `after`; None where too few corners agree: a camera taken as still."""
+    """(3, 3) homography from `before` to `after`; None, a still camera, where too few corners agree."""
     import cv2
 
     corners = cv2.goodFeaturesToTrack(before, CORNERS, 0.005, 5)

@@ -1,21 +1,21 @@
-"""Does the sound come from what moves in the picture? Asked of a sound and its picture, without a reference.
+"""Does the sound come from what moves in the picture? Asked without a reference.
 
-Ten times a second the sound's lateral angle x (lateral.py) is set beside the azimuth y of what moves by itself
-(motion.py: camera motion is taken out), the centroid of its columns. A column counts by how well its motion
-follows the sound's envelope over the clip, max(0, r)^2, so that a wheel that turns in silence does not draw the
-centroid away from the drum that is struck. A frame counts by
+Ten times a second the sound's lateral angle x (lateral.py) is set beside the azimuth y of what moves by
+itself (motion.py: camera motion is taken out), the centroid of its columns. A column counts by how well its
+motion follows the sound's envelope over the clip, max(0, r)^2, so that a wheel that turns in silence does not
+draw the centroid away from the drum that is struck. A frame counts by
 
     w = a / (1 + (s / SPREAD_DEG)^2)      a: the sound's amplitude, s: how far the motion is spread about y
 
 and not at all where the sound is silent, or nothing moves. Over the frames of all clips
 
-    plausibility        sum w x y / sqrt(sum w x^2 sum w y^2)   -1 to 1; chance 0; a mirrored sound has the negative
-    plausibility_side   share of w where x has the sign of y, |y| > SIDE_DEG; 0.5 by chance; x = 0 counts half
-    plausibility_follow median over clips whose y moves (its spread is MOVING_DEG or more) of the correlation of
-                        x and y within the clip; chance 0; a sound that stays has 0
+    plausibility         sum w x y / sqrt(sum w x^2 sum w y^2): -1 to 1, chance 0; mirrored sound: the negative
+    plausibility_side    share of w where x has the sign of y, |y| > SIDE_DEG; chance 0.5, x = 0 counts half
+    plausibility_follow  correlation of x and y within a clip, median over the clips whose y spreads by
+                         MOVING_DEG or more; chance 0; a sound that stays has 0
 
-It believes what is seen: of several sources it asks for the one that moves most in time with the sound, and a
-sound from outside the view is counted against whatever moves. The truth scores below 1; compare with its score.
+It believes what is seen: of several sources it asks for the one that moves most in time with the sound, and
+a sound from outside the view is counted against whatever moves. The truth scores below 1: compare with it.
 
 Legend: F frames, X columns.
 """
@@ -159,7 +159,7 @@ def _within(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
 
 def _figures(sums: dict[str, float]) -> dict[str, float]:
     """A sound that never leaves the middle follows nothing: 0."""
-    size = np.sqrt(sums["xx"] * sums["yy"])
+    size = float(np.sqrt(sums["xx"] * sums["yy"]))
     nan = float("nan")
     return {
         "plausibility": sums["xy"] / size if size > 0 else (0.0 if sums["yy"] > 0 else nan),

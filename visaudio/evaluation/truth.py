@@ -1,7 +1,7 @@
 """The benchmark of BiAudio-Synth as a measure: the figures of synth_benchmark.py for any system's sounds.
 
-Every clip belongs to some of synth_benchmark.GROUPS, and every figure is given for each group on its own: the
-first table of docs/results.md is the group `gated`. A sound shorter than its clip is silent for the rest of it.
+Every clip belongs to some of synth_benchmark.GROUPS, and every figure is given for each group on its own:
+the first table of docs/results.md is the group `gated`. A sound shorter than its clip is silent for its rest.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _figures() -> tuple[FigureSpec, ...]:
 
 
 class Truth(Measure):
-    """hear: the fields of synth_benchmark.Cues; `sound_class` is a number in the classifier's list, or SILENT."""
+    """hear: the fields of synth_benchmark.Cues; `sound_class` as its number in the classifier, or SILENT."""
 
     name = "truth"
     figures = _figures()
@@ -84,9 +84,8 @@ class Truth(Measure):
     def summarise(self, clips: ClipSet, index: np.ndarray) -> dict[str, float]:
         taken = np.bincount(index, minlength=len(clips.ids)).astype(np.float64)
         sums = np.stack([clips.rows[f"truth_sum_{name}"] for name in benchmark.SUMS], axis=1)
-        member = (
-            np.stack([clips.rows[f"truth_in_{group}"] for group in benchmark.GROUPS]) > 0
-        )  # nan: not scored
+        # nan, of a clip that was not scored, is in no group
+        member = np.stack([clips.rows[f"truth_in_{group}"] for group in benchmark.GROUPS]) > 0
         values = benchmark.pooled((member * taken) @ np.nan_to_num(sums))
         moving = clips.rows["truth_r_moving"][index]
         figures = {}
