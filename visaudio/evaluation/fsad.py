@@ -30,8 +30,9 @@ WINDOW = 1024
 BAND_EDGES_HZ = np.geomspace(100.0, 10000.0, 9)
 PHASE_BELOW_HZ = 1500.0
 ILD_UNIT_DB = 10.0
+DIMENSIONS = 24
 MIN_CLIPS = 4
-MIN_EMBEDDINGS = 48  # twice the dimensions
+MIN_EMBEDDINGS = 2 * DIMENSIONS
 
 
 def embed(audio: np.ndarray, sample_rate: int = RATE_HZ) -> np.ndarray:
@@ -39,7 +40,7 @@ def embed(audio: np.ndarray, sample_rate: int = RATE_HZ) -> np.ndarray:
     length = round(SEGMENT_S * sample_rate)
     count = max(1, int(audio.shape[1] / length + 0.5)) if audio.shape[1] >= WINDOW else 0
     parts = (audio[:, k * length : (k + 1) * length] for k in range(count))
-    return np.array([_cues(part, sample_rate) for part in parts]).reshape(count, -1)
+    return np.array([_cues(part, sample_rate) for part in parts]).reshape(count, DIMENSIONS)
 
 
 def _cues(audio: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -9,7 +9,7 @@ draw the centroid away from the drum that is struck. A frame counts by
 
 and not at all where the sound is silent, or nothing moves. Over the frames of all clips
 
-    plausibility         sum w x y / sqrt(sum w x^2 sum w y^2): -1 to 1, chance 0; mirrored sound: the negative
+    plausibility         sum w x y / sqrt(sum w x^2 sum w y^2): -1 to 1, chance 0; mirrored: the negative
     plausibility_side    share of w where x has the sign of y, |y| > SIDE_DEG; chance 0.5, x = 0 counts half
     plausibility_follow  correlation of x and y within a clip, median over the clips whose y spreads by
                          MOVING_DEG or more; chance 0; a sound that stays has 0
@@ -33,6 +33,7 @@ from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Sc
 RANGE_DB = 30.0  # of the frames that count, below the loudest
 ENVELOPE_RANGE_DB = 40.0
 ENVELOPE_WINDOW_S = 0.1
+ENVELOPE_LEAST_DB = 3.0  # standard deviation of an envelope that something can follow
 LEAST_MOTION = 0.05  # grey levels, summed over the means of the columns
 MOTION_FLOOR = 1e-2
 SPREAD_DEG = 10.0
@@ -138,7 +139,7 @@ def follows(columns: np.ndarray, envelope_db: np.ndarray) -> np.ndarray:
     """
     envelope = np.maximum(envelope_db, envelope_db.max(initial=-np.inf) - ENVELOPE_RANGE_DB)
     envelope = envelope - envelope.mean() if envelope.size else envelope
-    if not envelope.size or envelope.std() < 1.0:
+    if not envelope.size or envelope.std() < ENVELOPE_LEAST_DB:
         return np.ones(columns.shape[1])
     log = np.log(columns + MOTION_FLOOR)
     log = log - log.mean(axis=0)
