@@ -66,7 +66,8 @@ def clips(dataset: Path, limit: int | None) -> str:
     table, errors, angles, count = open_dataset(dataset, ["test"]), [], [], 0
     for index in range(len(table) if limit is None else min(limit, len(table))):
         clip = read_clip(table[index], sample_rate=RATE)
-        if not clip.sources or "gated" not in groups_of(clip, np.asarray(clip.camera_deg)):
+        camera = np.array([table[index]["camera"][f"{angle}_deg"] for angle in ("yaw", "pitch", "roll")])
+        if not clip.sources or "gated" not in groups_of(clip, camera):
             continue
         source = clip.sources[0]
         found = lateral.lateral_deg(clip.audio, RATE)

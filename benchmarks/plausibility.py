@@ -57,17 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def hear_all(options: argparse.Namespace) -> tuple[dict[str, Clip], dict[str, dict[str, Heard]]]:
-    """Clips by id; id -> {"truth", "generated"} -> what was heard."""
+def hear_all(
+    options: argparse.Namespace,
+) -> tuple[dict[str, Clip], dict[str, set[str]], dict[str, dict[str, Heard]]]:
+    """By id: clips, their groups, and {"truth", "generated"} -> what was heard."""
     rows = open_dataset(options.dataset, ["test"])
     count = len(rows) if options.limit is None else min(options.limit, len(rows))
     clips: dict[str, Clip] = {}
+    member: dict[str, set[str]] = {}
     heard: dict[str, dict[str, Heard]] = {}
     for index in tqdm(range(count), desc="clips", unit="clip", smoothing=0.1):
         clip = read_clip(rows[index], sample_rate=ANALYSIS_RATE_HZ)
         if not clip.sources:
             raise UserError(f"{options.dataset}: clip {clip.id} has no ground truth")
         clips[clip.id] = replace(clip, audio=None)
+        camera = np.array([rows[index]["camera"][f"{angle}_deg"] for angle in ("yaw", "pitch", "roll")])
+        member[clip.id] = {"all", *groups_of(clip, camera)}
         kept = options.work / f"{clip.id}.npz" if options.work else None
         if kept and kept.is_file():
             arrays = dict(np.load(kept))
@@ -84,7 +89,7 @@ def hear_all(options: argparse.Namespace) -> tuple[dict[str, Clip], dict[str, di
             heard[clip.id]["generated"] = plausibility.hear_sound(audio, ANALYSIS_RATE_HZ) | picture
     if not clips:
         raise UserError(f"{options.dataset}: no clip in its test split")
-    return clips, heard
+    return clips, member, heard
 
 
 def hear_clip(row: dict, clip: Clip) -> dict[str, np.ndarray]:
@@ -111,12 +116,11 @@ def as_heard(system: str, name: str, heard: dict[str, dict[str, Heard]], partner
     return own | {"lateral_deg": turn * own["lateral_deg"], "motion": heard[name]["truth"]["motion"]}
 
 
-def table(clips: dict[str, Clip], heard: dict[str, dict[str, Heard]]) -> str:
+def table(clips: dict[str, Clip], member: dict[str, set[str]], heard: dict[str, dict[str, Heard]]) -> str:
     measure, ids = plausibility.make(Settings()), list(clips)
     systems = [s for s in SYSTEMS if s != "generated" or "generated" in heard[ids[0]]]
     partners = dict(zip(ids, (ids[k] for k in derangement(len(ids))), strict=True))
     groups = {"all": "all clips"} | GROUPS
-    member = {name: {"all", *groups_of(clip, np.asarray(clip.camera_deg))} for name, clip in clips.items()}
     lines = ["| clips | sound | plausibility | side % | median r, motion that moves |", "|---" * 5 + "|"]
     for group, title in groups.items():
         chosen = np.array([k for k, name in enumerate(ids) if group in member[name]], int)

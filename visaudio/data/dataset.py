@@ -52,10 +52,7 @@ class SourceTrack:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a row says, and what was asked of its media (None where it was not asked for).
-
-    camera_deg: (3, T) yaw, pitch and roll at `truth_rate_hz`; None where the row does not say them.
-    """
+    """What a row says, and what was asked of its media (None where it was not asked for)."""
 
     id: str
     split: str
@@ -69,7 +66,6 @@ class Clip:
     sources: tuple[SourceTrack, ...]
     frames: np.ndarray | None = field(default=None, repr=False)
     audio: np.ndarray | None = field(default=None, repr=False)
-    camera_deg: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -200,7 +196,6 @@ def read_clip(
         sources=tuple(_track(source) for source in truth.get("sources") or ()),
         frames=None if times_s is None else _decode_frames(row["video"]["bytes"], times_s, size),
         audio=None if sample_rate is None else _decode_audio(row["audio"]["bytes"], sample_rate),
-        camera_deg=_camera(row.get("camera")),
     )
 
 
@@ -340,12 +335,6 @@ def _decode_audio(audio: bytes, sample_rate: int) -> np.ndarray:
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
     return np.ascontiguousarray(samples.T, dtype=np.float32)
-
-
-def _camera(track: dict[str, Any] | None) -> np.ndarray | None:
-    angles = [(track or {}).get(f"{angle}_deg") for angle in ("yaw", "pitch", "roll")]
-    known = all(angle is not None and len(angle) for angle in angles)
-    return np.asarray(angles, dtype=np.float32) if known else None
 
 
 def _track(source: dict[str, Any]) -> SourceTrack:

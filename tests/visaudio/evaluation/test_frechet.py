@@ -52,6 +52,14 @@ def test_agrees_with_the_matrix_square_root(dims):
     assert frechet_distance(*a, *b) == pytest.approx(frechet_distance(*b, *a), rel=1e-12)
 
 
+@pytest.mark.parametrize("dims", [24, 128])
+def test_agrees_with_pytorch_fid(dims):
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    a, b = random_gaussian(dims, 8), random_gaussian(dims, 9)
+    expected = fid_score.calculate_frechet_distance(*a, *b)
+    assert frechet_distance(*a, *b) == pytest.approx(expected, rel=1e-9)
+
+
 def test_identical_is_zero_and_singular_is_stable():
     mean, cov = random_gaussian(30, 4)
     assert frechet_distance(mean, cov, mean, cov) < 1e-10
