@@ -20,11 +20,17 @@ import numpy as np
 from bi_audio_dataset.hrtf import HrirSet, load_sofa, spherical_head
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import open_dataset, read_clip
-from visaudio.evaluation import lateral
+from visaudio.evaluation import cues, lateral
 from visaudio.evaluation.align import TOLERANCE
 from visaudio.evaluation.synth_benchmark import active_frames, groups_of
 
 RATE = lateral.ANALYSIS_RATE_HZ
+# the tolerance of align, in the middle of a picture of 90 degrees
+WITHIN_DEG = float(np.degrees(np.arctan(2 * TOLERANCE)))
+HEADER = (
+    f"| degrees | mean error | median | 90th percentile | within {WITHIN_DEG:.0f} | "
+    "side, of those beyond 10 | r |"
+)
 AZIMUTHS_DEG = (-90, -60, -45, -30, -15, 0, 15, 30, 45, 60, 90)
 
 
@@ -61,34 +67,53 @@ def plane_waves(head: HrirSet) -> list[float]:
     return heard
 
 
+def from_delay_alone(audio: np.ndarray) -> np.ndarray:
+    """(F,) degrees: GCC-PHAT, and Woodworth's ITD = (a / c)(t + sin t) turned round."""
+    grid = np.linspace(-np.pi / 2, np.pi / 2, 721)
+    delay = lateral.HEAD_RADIUS_M / lateral.SPEED_OF_SOUND * (grid + np.sin(grid))
+    frames = {"rate_hz": lateral.FRAME_RATE_HZ, "window_s": lateral.WINDOW_S}
+    return np.degrees(np.interp(cues.itd_gcc_phat(audio, RATE, **frames), delay, grid))
+
+
+WAYS = {
+    "lateral.py": lambda audio: lateral.lateral_deg(audio, RATE),
+    "GCC-PHAT and Woodworth alone": from_delay_alone,
+}
+
+
 def clips(dataset: Path, limit: int | None) -> str:
     """Errors over the active frames of all clips of one source in view."""
-    table, errors, angles, count = open_dataset(dataset, ["test"]), [], [], 0
+    table, angles, count = open_dataset(dataset, ["test"]), [], 0
+    heard: dict[str, list[np.ndarray]] = {name: [] for name in WAYS}
     for index in range(len(table) if limit is None else min(limit, len(table))):
         clip = read_clip(table[index], sample_rate=RATE)
         camera = np.array([table[index]["camera"][f"{angle}_deg"] for angle in ("yaw", "pitch", "roll")])
         if not clip.sources or "gated" not in groups_of(clip, camera):
             continue
-        source = clip.sources[0]
-        found = lateral.lateral_deg(clip.audio, RATE)
-        at = ((np.arange(len(found)) + 0.5) / lateral.FRAME_RATE_HZ * clip.truth_rate_hz).astype(int)
+        source, count = clip.sources[0], count + 1
+        for name, way in WAYS.items():
+            heard[name].append(way(clip.audio))
+        frames = np.arange(len(heard["lateral.py"][-1])) + 0.5
+        at = (frames / lateral.FRAME_RATE_HZ * clip.truth_rate_hz).astype(int)
         at = np.minimum(at, len(source.lateral_deg) - 1)
         active = active_frames(source)[at]
-        errors.append((found - source.lateral_deg[at])[active])
-        angles.append(source.lateral_deg[at][active])
-        count += 1
-    if not errors:
+        angles.append(np.where(active, source.lateral_deg[at], np.nan))
+    if not count:
         raise UserError(f"{dataset}: no clip of one source in view in its test split")
-    error, angle = np.concatenate(errors), np.concatenate(angles)
-    size = np.abs(error)
-    beside = np.abs(angle) > 10
-    sides = (np.sign(error + angle) == np.sign(angle))[beside].mean()
-    within = np.degrees(np.arctan(2 * TOLERANCE))  # from the middle of a picture of 90 degrees
+    true = np.concatenate(angles)
+    asked = np.isfinite(true)
+    lines = [f"\n{count} clips of one source in view, {asked.sum()} frames", "", HEADER, "|---" * 7 + "|"]
+    return "\n".join(lines + [line(n, np.concatenate(x)[asked], true[asked]) for n, x in heard.items()])
+
+
+def line(name: str, found: np.ndarray, true: np.ndarray) -> str:
+    """found, true: (F,) degrees."""
+    size, beside = np.abs(found - true), np.abs(true) > 10
+    side = (np.sign(found) == np.sign(true))[beside].mean() if beside.any() else np.nan
+    r = np.corrcoef(found, true)[0, 1]
     return (
-        f"\n{count} clips, {len(size)} frames: mean error {size.mean():.1f} degrees, median "
-        f"{np.median(size):.1f}, 90th percentile {np.percentile(size, 90):.1f}; within {within:.0f} degrees "
-        f"{(size < within).mean():.1%}; r {np.corrcoef(error + angle, angle)[0, 1]:.3f}; "
-        f"side right beyond 10 degrees {sides:.1%}"
+        f"| {name} | {size.mean():.1f} | {np.median(size):.1f} | {np.percentile(size, 90):.1f} | "
+        f"{(size < WITHIN_DEG).mean():.1%} | {side:.1%} | {r:.3f} |"
     )
 
 
