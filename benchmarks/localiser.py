@@ -110,7 +110,7 @@ def line(name: str, found: np.ndarray, true: np.ndarray) -> str:
     """found, true: (F,) degrees."""
     size, beside = np.abs(found - true), np.abs(true) > 10
     side = (np.sign(found) == np.sign(true))[beside].mean() if beside.any() else np.nan
-    r = np.corrcoef(found, true)[0, 1]
+    r = cues.pearson(found, true)
     return (
         f"| {name} | {size.mean():.1f} | {np.median(size):.1f} | {np.percentile(size, 90):.1f} | "
         f"{(size < WITHIN_DEG).mean():.1%} | {side:.1%} | {r:.3f} |"

@@ -4,13 +4,13 @@ For every angle t on a grid, the level differences of 16 bands are compared with
 phase difference below 1.5 kHz with the head's delay:
 
     J(t) = mean_b (ILD_b - ILD_b(t))^2 / (2 SIGMA_DB^2)
-           - PHASE_WEIGHT Re sum_f X_f e^(j 2 pi f ITD(t)) / sum_f |X_f|
+           - PHASE_WEIGHT Re sum_f X_f e^(j 2 pi f ITD(t, f)) / sum_f |X_f|
 
 and the angle is the t with the least J. X is the cross spectrum of right and left; bands further than
 `RANGE_DB` below the frame's strongest do not count. ILD_b(t): the one-pole, one-zero head shadow of Brown
-and Duda (IEEE TSAP 1998, eqs. 3-6); ITD(t) = 3 (a / c) sin t, a rigid sphere's below 1.5 kHz (Kuhn, JASA
-1977; Woodworth's (a / c) (t + sin t) holds above it). One cue is not enough: levels alone are ambiguous
-beyond 60 degrees, where the shadow shrinks again, and the phase alone is wrong by whole periods.
+and Duda (IEEE TSAP 1998, eqs. 3-6). ITD: Woodworth's (a / c)(t + sin t) at high frequencies and 3 (a / c) sin t
+at low ones (Kuhn, JASA 1977). One cue is not enough: levels alone are ambiguous beyond 60 degrees, where the
+shadow shrinks again, and the phase alone is wrong by whole periods.
 
 One angle a frame, of whatever is loudest: no second source, no front and back, no height. Equal ears give
 exactly 0. Set on renders of the training split of BiAudio-Synth; error: docs/metrics.md.
@@ -35,6 +35,7 @@ HEAD_RADIUS_M = 0.0875
 SPEED_OF_SOUND = 343.0
 BAND_EDGES_HZ = np.geomspace(200.0, 10000.0, 17)
 PHASE_BAND_HZ = (100.0, 1500.0)
+CROSSOVER_HZ = 1500.0  # as the builder's spherical head has it
 RANGE_DB = 20.0
 CLIP_DB = 25.0
 SIGMA_DB = 3.0
@@ -83,14 +84,16 @@ def _phase_fit(spectrum: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """(F, 2, K) -> (F, A) in [-1, 1]: how well the head's delay explains the phase below 1.5 kHz."""
     band = (frequency >= PHASE_BAND_HZ[0]) & (frequency <= PHASE_BAND_HZ[1])
     cross = spectrum[:, 1, band] * np.conj(spectrum[:, 0, band])
-    turn = 2 * np.pi * frequency[band][:, None] * itd_s(GRID_DEG)
+    turn = 2 * np.pi * frequency[band][:, None] * itd_s(GRID_DEG, frequency[band][:, None])
     fit = cross.real @ np.cos(turn) - cross.imag @ np.sin(turn)
     return fit / np.maximum(np.abs(cross).sum(axis=1), 1e-20)[:, None]
 
 
-def itd_s(lateral: np.ndarray) -> np.ndarray:
-    """Degrees -> the rigid sphere's ITD below 1.5 kHz in seconds, positive = left ear first."""
-    return 3 * HEAD_RADIUS_M / SPEED_OF_SOUND * np.sin(np.radians(lateral))
+def itd_s(lateral: np.ndarray, frequency: np.ndarray) -> np.ndarray:
+    """Degrees, Hz -> the sphere's ITD in seconds, positive = left ear first: Kuhn's below, Woodworth's above."""
+    angle, crossing_s = np.radians(lateral), HEAD_RADIUS_M / SPEED_OF_SOUND
+    low, high = 3 * np.sin(angle), angle + np.sin(angle)
+    return crossing_s * (high + (low - high) / (1 + (frequency / CROSSOVER_HZ) ** 4))
 
 
 @lru_cache(maxsize=1)
