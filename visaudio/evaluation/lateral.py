@@ -8,9 +8,9 @@ phase difference below 1.5 kHz with the head's delay:
 
 and the angle is the t with the least J. X is the cross spectrum of right and left; bands further than
 `RANGE_DB` below the frame's strongest do not count. ILD_b(t): the one-pole, one-zero head shadow of Brown
-and Duda (IEEE TSAP 1998, eqs. 3-6). ITD: Woodworth's (a / c)(t + sin t) at high frequencies and 3 (a / c) sin t
-at low ones (Kuhn, JASA 1977). One cue is not enough: levels alone are ambiguous beyond 60 degrees, where the
-shadow shrinks again, and the phase alone is wrong by whole periods.
+and Duda (IEEE TSAP 1998, eqs. 3-6). ITD: Woodworth's (a / c)(t + sin t) at high frequencies and
+3 (a / c) sin t at low ones (Kuhn, JASA 1977). One cue is not enough: levels alone are ambiguous beyond 60
+degrees, where the shadow shrinks again, and the phase alone is wrong by whole periods.
 
 One angle a frame, of whatever is loudest: no second source, no front and back, no height. Equal ears give
 exactly 0. Set on renders of the training split of BiAudio-Synth; error: docs/metrics.md.
@@ -90,7 +90,7 @@ def _phase_fit(spectrum: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def itd_s(lateral: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """Degrees, Hz -> the sphere's ITD in seconds, positive = left ear first: Kuhn's below, Woodworth's above."""
+    """Degrees, Hz -> the sphere's ITD in s, positive = left ear first: Kuhn's below, Woodworth's above."""
     angle, crossing_s = np.radians(lateral), HEAD_RADIUS_M / SPEED_OF_SOUND
     low, high = 3 * np.sin(angle), angle + np.sin(angle)
     return crossing_s * (high + (low - high) / (1 + (frequency / CROSSOVER_HZ) ** 4))
