@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from visaudio.evaluation import detectors, lateral
+from visaudio.evaluation.lens import column_of, hfov_of
 from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Scene, Settings, Sound
 
 TOLERANCE = 40 / 256  # of the picture's width, to either side
@@ -89,18 +90,12 @@ class Align(Measure):
         return self._seen[1]
 
 
-def hfov_of(scene: Scene, default_deg: float) -> float:
-    """The lens of the clip where its row says it."""
-    known = scene.truth is not None and np.isfinite(scene.truth.hfov_deg)
-    return float(scene.truth.hfov_deg) if known else default_deg
-
-
 def count(
     lateral_deg: np.ndarray, active: np.ndarray, boxes: np.ndarray, hfov_deg: float
 ) -> tuple[int, float, int, int]:
     """(F,) degrees, (F,) bool, (N, 3) -> true positives, those expected of a sound anywhere in view (each
     column alike), frames, frames that sound."""
-    column = detectors.column_of(lateral_deg, hfov_deg)
+    column = column_of(lateral_deg, hfov_deg)
     picture = np.round(np.arange(len(lateral_deg)) / lateral.FRAME_RATE_HZ * detectors.RATE_HZ)
     hits, expected = 0, 0.0
     for k in np.flatnonzero(active):

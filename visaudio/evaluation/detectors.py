@@ -17,7 +17,8 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
-from visaudio import hub_access, weight_files
+from visaudio import hub_access
+from visaudio.evaluation.lens import column_of
 from visaudio.evaluation.measures import Scene, Unavailable
 
 RATE_HZ = 4.0  # pictures a second, as SAVGBench looks at them
@@ -27,19 +28,6 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 # (scene) -> (N, 3) float64: number of the picture at RATE_HZ, first and last column of a box
 Detector = Callable[[Scene], np.ndarray]
-
-
-def column_of(azimuth_deg: np.ndarray, hfov_deg: float) -> np.ndarray:
-    """Azimuth, positive left -> column of a rectilinear picture; below 0 or above 1 outside the view.
-
-    u = 1/2 - tan(azimuth) / (2 tan(hfov / 2)); what is at the side or behind lies far outside, +-inf.
-    """
-    azimuth = np.asarray(azimuth_deg, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        column = 0.5 - np.tan(np.radians(azimuth)) / (2 * np.tan(np.radians(hfov_deg) / 2))
-    beside = np.abs((azimuth + 180) % 360 - 180) >= 90 - 1e-9
-    left = (azimuth + 180) % 360 - 180 > 0
-    return np.where(beside, np.where(left, -np.inf, np.inf), column)
 
 
 def picture_count(duration_s: float) -> int:
@@ -122,6 +110,8 @@ class TransformersDetector:
 
 def digest(folder: Path) -> str:
     """Of its weights and settings, 12 digits: what is cached of another detector is not used."""
+    from visaudio import weight_files
+
     files = [p for p in sorted(folder.iterdir()) if p.name in FILES or p.suffix == ".safetensors"]
     return hashlib.sha256("".join(weight_files.sha256(p) for p in files).encode()).hexdigest()[:12]
 

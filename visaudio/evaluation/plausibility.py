@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from visaudio.evaluation import cues, lateral, motion
-from visaudio.evaluation.align import hfov_of
+from visaudio.evaluation.lens import hfov_of
 from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Scene, Settings, Sound
 
 RANGE_DB = 30.0  # of the frames that count, below the loudest

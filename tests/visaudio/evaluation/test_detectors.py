@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bi_audio_dataset.schema import UserError
-from visaudio.evaluation.detectors import TransformersDetector, column_of, truth_boxes
+from visaudio.evaluation.detectors import TransformersDetector, truth_boxes
+from visaudio.evaluation.lens import column_of
 from visaudio.evaluation.measures import Scene, Unavailable
 
 
