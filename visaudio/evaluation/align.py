@@ -17,6 +17,7 @@ from visaudio.evaluation import detectors, lateral
 from visaudio.evaluation.lens import column_of, hfov_of
 from visaudio.evaluation.measures import ClipSet, FigureSpec, Heard, Measure, Scene, Settings, Sound
 
+SUMS = ("hits", "anywhere", "middle", "frames", "sounding")
 TOLERANCE = 40 / 256  # of the picture's width, to either side
 NEAR_PICTURES = 1
 
@@ -28,6 +29,7 @@ class Align(Measure):
     figures = (
         FigureSpec("align", "Spatial AV-Align", "%", "higher", 1, 100),
         FigureSpec("align_chance", "AV-Align of a sound anywhere in view", "%", "", 1, 100),
+        FigureSpec("align_middle", "AV-Align of a sound in the middle", "%", "", 1, 100),
         FigureSpec("align_heard", "frames with a sound", "%", "", 1, 100),
     )
 
@@ -60,27 +62,13 @@ class Align(Measure):
         }
 
     def compare(self, generated: Heard, reference: Heard | None, scene: Scene) -> dict[str, float]:
-        hits, chance, frames, heard = count(
-            generated["lateral_deg"], generated["active"], generated["boxes"], hfov_of(scene, self.hfov_deg)
-        )
-        return {
-            "align": hits / heard if heard else float("nan"),
-            "align_chance": chance / heard if heard else float("nan"),
-            "align_heard": heard / frames if frames else float("nan"),
-            "align_hits": float(hits),
-            "align_expected": chance,
-            "align_sounding": float(heard),
-            "align_frames": float(frames),
-        }
+        hfov_deg = hfov_of(scene, self.hfov_deg)
+        found = count(generated["lateral_deg"], generated["active"], generated["boxes"], hfov_deg)
+        sums = dict(zip(SUMS, map(float, found), strict=True))
+        return _figures(sums) | {f"align_{name}_sum": value for name, value in sums.items()}
 
     def summarise(self, clips: ClipSet, index: np.ndarray) -> dict[str, float]:
-        names = ("align_hits", "align_expected", "align_sounding", "align_frames")
-        hits, expected, sounding, frames = (float(np.nansum(clips.rows[name][index])) for name in names)
-        return {
-            "align": hits / sounding if sounding else float("nan"),
-            "align_chance": expected / sounding if sounding else float("nan"),
-            "align_heard": sounding / frames if frames else float("nan"),
-        }
+        return _figures({n: float(np.nansum(clips.rows[f"align_{n}_sum"][index])) for n in SUMS})
 
     def _boxes(self, scene: Scene) -> np.ndarray:
         """Of the scene; those of the last one are kept, since its reference is heard after its sound."""
@@ -92,18 +80,29 @@ class Align(Measure):
 
 def count(
     lateral_deg: np.ndarray, active: np.ndarray, boxes: np.ndarray, hfov_deg: float
-) -> tuple[int, float, int, int]:
-    """(F,) degrees, (F,) bool, (N, 3) -> true positives, those expected of a sound anywhere in view (each
-    column alike), frames, frames that sound."""
+) -> tuple[int, float, int, int, int]:
+    """(F,) degrees, (F,) bool, (N, 3) -> SUMS: true positives; those expected of a sound anywhere in view, each
+    column alike; those of one in the middle (mono); frames; frames that sound."""
     column = column_of(lateral_deg, hfov_deg)
     picture = np.round(np.arange(len(lateral_deg)) / lateral.FRAME_RATE_HZ * detectors.RATE_HZ)
-    hits, expected = 0, 0.0
+    hits, anywhere, middle = 0, 0.0, 0
     for k in np.flatnonzero(active):
         near = boxes[np.abs(boxes[:, 0] - picture[k]) <= NEAR_PICTURES]
         first, last = near[:, 1] - TOLERANCE, near[:, 2] + TOLERANCE
         hits += bool(((first <= column[k]) & (column[k] <= last)).any())
-        expected += covered(first, last)
-    return hits, expected, len(lateral_deg), int(active.sum())
+        anywhere += covered(first, last)
+        middle += bool(((first <= 0.5) & (last >= 0.5)).any())
+    return hits, anywhere, middle, len(lateral_deg), int(active.sum())
+
+
+def _figures(sums: dict[str, float]) -> dict[str, float]:
+    sounding, frames, nan = sums["sounding"], sums["frames"], float("nan")
+    return {
+        "align": sums["hits"] / sounding if sounding else nan,
+        "align_chance": sums["anywhere"] / sounding if sounding else nan,
+        "align_middle": sums["middle"] / sounding if sounding else nan,
+        "align_heard": sounding / frames if frames else nan,
+    }
 
 
 def covered(first: np.ndarray, last: np.ndarray) -> float:

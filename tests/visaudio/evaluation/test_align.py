@@ -29,14 +29,14 @@ def test_a_sound_from_the_side_or_behind_meets_no_box():
 
 def test_a_box_counts_one_picture_before_and_after_its_own():
     # sound frame k belongs to picture round(0.4 k); the box is in picture 2 alone
-    hits, _, frames, sounding = align.count(np.zeros(10), EVERY, boxes_at(0.4, 0.6, [2]), 90.0)
+    hits, _, middle, frames, sounding = align.count(np.zeros(10), EVERY, boxes_at(0.4, 0.6, [2]), 90.0)
     near = [k for k in range(10) if abs(round(0.4 * k) - 2) <= 1]
-    assert (hits, frames, sounding) == (len(near), 10, 10) and 0 < len(near) < 10
+    assert (hits, middle, frames, sounding) == (len(near), len(near), 10, 10) and 0 < len(near) < 10
 
 
 def test_only_frames_that_sound_are_asked():
     active = np.arange(10) < 4
-    assert align.count(np.zeros(10), active, boxes_at(0.4, 0.6), 90.0)[2:] == (10, 4)
+    assert align.count(np.zeros(10), active, boxes_at(0.4, 0.6), 90.0)[3:] == (10, 4)
 
 
 def test_chance_is_the_share_of_columns_that_would_do():
@@ -71,6 +71,13 @@ def test_the_true_sound_is_aligned_its_mirror_image_is_not(moving):
     assert mirrored["align_chance"] < 0.5 and mirrored["align_heard"] >= 0.9
 
 
+def test_mono_has_the_score_of_the_middle(moving):
+    azimuth, audio = moving
+    for at, expected in ((azimuth, 0.0), (azimuth / 3, 1.0)):
+        row, _ = score(np.repeat(audio.mean(axis=0, keepdims=True), 2, axis=0), at)
+        assert row["align"] == row["align_middle"] == expected
+
+
 def test_no_box_no_hit_and_silence_says_nothing(moving):
     azimuth, audio = moving
     unseen = score(audio, azimuth, visible=False)[0]
@@ -87,8 +94,8 @@ def test_clips_are_pooled_by_frames(moving):
     measure = score(audio, azimuth)[1]
     clips = ClipSet(("a", "b"), {name: np.array([row[name] for row in rows]) for name in rows[0]})
     figures = measure.summarise(clips, np.array([0, 1]))
-    total = sum(row["align_sounding"] for row in rows)
-    assert figures["align"] == pytest.approx(sum(row["align_hits"] for row in rows) / total)
+    total = sum(row["align_sounding_sum"] for row in rows)
+    assert figures["align"] == pytest.approx(sum(row["align_hits_sum"] for row in rows) / total)
     assert figures["align_heard"] == pytest.approx(total / 80)
     assert measure.summarise(clips, np.array([0, 0]))["align"] == 1
 
