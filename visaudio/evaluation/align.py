@@ -81,8 +81,8 @@ class Align(Measure):
 def count(
     lateral_deg: np.ndarray, active: np.ndarray, boxes: np.ndarray, hfov_deg: float
 ) -> tuple[int, float, int, int, int]:
-    """(F,) degrees, (F,) bool, (N, 3) -> SUMS: true positives; those expected of a sound anywhere in view, each
-    column alike; those of one in the middle (mono); frames; frames that sound."""
+    """(F,) degrees, (F,) bool, (N, 3) -> SUMS: true positives; those expected of a sound anywhere in view,
+    each column alike; those of one in the middle (mono); frames; frames that sound."""
     column = column_of(lateral_deg, hfov_deg)
     picture = np.round(np.arange(len(lateral_deg)) / lateral.FRAME_RATE_HZ * detectors.RATE_HZ)
     hits, anywhere, middle = 0, 0.0, 0
