@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=1, help="flows trained at once, one thread each (default: 1)")
     add("--threads", type=int, default=1, help="of the codec's stages (default: 1)")
     add("--seed", type=int, default=0, help="of everything (default: 0)")
-    add("--classifier", type=Path, default=HERE / "sound_classifier.safetensors")
+    add("--classifier", type=Path, default=classifiers.PACKAGED)
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)
 

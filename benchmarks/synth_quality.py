@@ -9,7 +9,7 @@ fixed seed, the first and only sample); nothing is left out. Sounds are kept und
 run goes on where it stopped. Writes report.json, table.md and plots/*.png there.
 
 The sound classifier was trained on renders of the training split (never on model or codec output) with
-`python -m visaudio.evaluation.classifier --dataset DIR --output benchmarks/sound_classifier.safetensors`.
+`python -m visaudio.evaluation.classifier --dataset DIR --output FILE`; its weights are the package's own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio import hub
 from visaudio.data.dataset import Clip, open_dataset, read_clip
+from visaudio.evaluation import classifier as classifiers
 from visaudio.evaluation import synth_outputs, synth_report
 from visaudio.evaluation.figures import plot_clip
 from visaudio.evaluation.synth_benchmark import ANALYSIS_RATE_HZ, GROUPS, derangement, groups_of
@@ -63,7 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the noise; each clip's is drawn from it and the clip's id")
     add("--mirror-clips", type=int, default=60, help="gated clips for the mirror tests (default: 60)")
     add("--shuffled-clips", type=int, help="gated clips to shuffle (default: all of them)")
-    add("--classifier", type=Path, default=HERE / "sound_classifier.safetensors")
+    add("--classifier", type=Path, default=classifiers.PACKAGED)
     add("--plots", type=int, default=6, help="clips to draw (default: 6; needs matplotlib)")
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)

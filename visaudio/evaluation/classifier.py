@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from bi_audio_dataset.schema import UserError
 
+PACKAGED = Path(__file__).parent / "weights" / "sound_classifier.safetensors"
 SAMPLE_RATE = 22050
 HOP = 220
 WINDOW = 1024

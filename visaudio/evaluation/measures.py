@@ -170,6 +170,10 @@ REGISTRY: dict[str, str] = {
     "clap": "visaudio.evaluation.clap:make",
     "imagebind": "visaudio.evaluation.imagebind:make",
     "space": "visaudio.evaluation.space:make",
+    "align": "visaudio.evaluation.align:make",
+    "fsad": "visaudio.evaluation.fsad:make",
+    "plausibility": "visaudio.evaluation.plausibility:make",
+    "truth": "visaudio.evaluation.truth:make",
 }
 
 

@@ -213,8 +213,8 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
     sums = np.stack([score.sums for score in scores])
     within = np.array([score.r_moving for score in scores])
     weights = np.stack([np.bincount(row, minlength=count) for row in drawn])
-    values = _pooled(sums.sum(axis=0)) | {"r_moving": _nanmedian(within)}
-    resampled = _pooled(weights @ sums) | {"r_moving": _nanmedian(within[drawn])}
+    values = pooled(sums.sum(axis=0)) | {"r_moving": _nanmedian(within)}
+    resampled = pooled(weights @ sums) | {"r_moving": _nanmedian(within[drawn])}
     figures = {}
     for name, value in values.items():
         spread = resampled[name][np.isfinite(resampled[name])]
@@ -230,8 +230,8 @@ def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> 
     drawn = np.random.default_rng(seed).integers(len(a), size=(RESAMPLES, len(a)))
     weights = np.stack([np.bincount(row, minlength=len(a)) for row in drawn])
     ours, theirs = (np.stack([score.sums for score in scores]) for scores in (a, b))
-    values, others = _pooled(ours.sum(axis=0)), _pooled(theirs.sum(axis=0))
-    resampled, other_resampled = _pooled(weights @ ours), _pooled(weights @ theirs)
+    values, others = pooled(ours.sum(axis=0)), pooled(theirs.sum(axis=0))
+    resampled, other_resampled = pooled(weights @ ours), pooled(weights @ theirs)
     figures = {}
     for name, value in values.items():
         spread = resampled[name] - other_resampled[name]
@@ -241,7 +241,7 @@ def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> 
     return figures
 
 
-def _pooled(sums: np.ndarray) -> dict[str, np.ndarray]:
+def pooled(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Figures of summed scores (..., K)."""
     total: Mapping[str, np.ndarray] = dict(zip(SUMS, np.moveaxis(sums, -1, 0), strict=True))
     n = total["frames"]
