@@ -73,6 +73,10 @@ class Scene:
     truth: Clip | None = None
 
 
+# (shown unit, factor) -> unit of the value that is multiplied by the factor to be shown
+MEASURED_UNITS = {("%", 100.0): "share", ("us", 1e6): "s", ("ms", 1e3): "s"}
+
+
 @dataclass(frozen=True)
 class FigureSpec:
     """A column of the table. better: "higher", "lower" or "" (neither: it describes).
@@ -91,6 +95,13 @@ class FigureSpec:
     factor: float = 1.0
     per_clip: bool = True
     recentred: bool = False
+
+    @property
+    def measured_unit(self) -> str:
+        """Of the values as they are stored, before `factor`: a share for per cent, s for us."""
+        if self.factor == 1:
+            return self.unit
+        return MEASURED_UNITS.get((self.unit, self.factor), f"{self.factor:g} {self.unit}".strip())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """An evaluation's files: results.json, clips.csv, table.csv, comparisons.csv; and its table for a terminal.
 
 All are written beside and then renamed. CSV holds the values as measured (no factor, all digits), an empty
-cell where there is none; the table on the terminal shows them as the page does.
+cell where there is none, and beside them the unit that this is (`FigureSpec.measured_unit`); the table on the
+terminal shows them as the page does.
 """
 
 from __future__ import annotations
@@ -104,16 +105,17 @@ def _table_lines(results: Results) -> Iterator[Sequence[Any]]:
             for measure in results.measures:
                 for spec in measure.figures:
                     if (f := found.get(spec.name)) is not None:
-                        about = [group, system, measure.name, spec.name, spec.unit, spec.better]
+                        about = [group, system, measure.name, spec.name, spec.measured_unit, spec.better]
                         yield [*about, f.value, f.low, f.high, f.clips]
 
 
 def _comparison_lines(results: Results) -> Iterator[Sequence[Any]]:
     """One for each pair of systems and figure: a less b."""
-    yield ["a", "b", "figure", "value", "low", "high", "clips", "p_bootstrap", "p_wilcoxon", "p_holm"]
+    yield ["a", "b", "figure", "unit", "value", "low", "high", "clips", "p_bootstrap", "p_wilcoxon", "p_holm"]
     for c in results.comparisons:
         d = c.difference
-        yield [c.a, c.b, c.figure, d.value, d.low, d.high, d.clips, c.p_bootstrap, c.p_wilcoxon, c.p_holm]
+        about = [c.a, c.b, c.figure, results.specs[c.figure].measured_unit]
+        yield [*about, d.value, d.low, d.high, d.clips, c.p_bootstrap, c.p_wilcoxon, c.p_holm]
 
 
 # -------------------- a terminal

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from bi_audio_dataset.schema import UserError
-from visaudio.evaluation import writing
-from visaudio.evaluation.measures import FigureSpec
+from visaudio.evaluation import measures, writing
+from visaudio.evaluation.measures import FigureSpec, Settings
 from visaudio.evaluation.results import (
     ClipScored,
     Comparison,
@@ -122,6 +122,37 @@ def test_the_files(tmp_path):
     assert table["", "other", "fd"]["value"] == "" and table["several", "mine", "side"]["value"] == "0.25"
     (difference,) = rows["comparisons.csv"]
     assert (difference["value"], difference["p_bootstrap"], difference["p_holm"]) == ("0.5", "0.5", "")
+
+
+def test_values_in_csv_are_in_the_unit_beside_them(tmp_path):
+    specs = (SPECS[0], FigureSpec("late_s", "delay", "us", factor=1e6), FigureSpec("fd", "FD", "dB"))
+    late, fd = Figure(1.16e-4, 1e-4, 2e-4, 1), Figure(0.5, -1.0, 2.0, 1)
+    given = results(
+        measures=(MeasureUsed("m", "m-1", specs, 1000),),
+        figures={"mine": {"side": Figure(0.938, NAN, NAN, 1), "late_s": late, "fd": fd}},
+        comparisons=(Comparison("mine", "other", "late_s", late, 0.5, NAN, NAN),),
+        group_figures={},
+    )
+    writing.write(given, tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert [(row["figure"], row["unit"], float(row["value"])) for row in rows] == [
+        ("side", "share", 0.938),
+        ("late_s", "s", 1.16e-4),
+        ("fd", "dB", 0.5),
+    ]
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "comparisons.csv").read_text()))
+    assert (row["unit"], float(row["value"])) == ("s", 1.16e-4)
+
+
+def test_every_figure_of_the_suite_has_a_measured_unit():
+    """That of a value before its factor: a unit of its own, not '100 %'."""
+    names = ("space", "align", "truth", "onsets", "fsad", "plausibility")
+    specs = [spec for name in names for spec in measures.make(name, Settings()).figures]
+    scaled = {spec.name: spec.measured_unit for spec in specs if spec.factor != 1}
+    assert set(scaled.values()) == {"share", "s"}
+    assert (scaled["ild_side"], scaled["itd_error_s"], scaled["truth_side"]) == ("share", "s", "share")
+    assert {s.name: s.measured_unit for s in specs}["truth_itd_gcc_us"] == "us"
+    assert FigureSpec("x", "x", "min", factor=1 / 60).measured_unit == "0.0166667 min"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
