@@ -42,7 +42,7 @@ class EventTimes(Measure):
 
     @property
     def key(self) -> str:
-        return "onsets-1"
+        return "onsets-2"
 
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         """onset_s_SIGNAL (n,) and envelope (E, F)."""
@@ -59,8 +59,8 @@ class EventTimes(Measure):
         for name in SIGNALS:
             counts = onsets.match_onsets(generated[f"onset_s_{name}"], reference[f"onset_s_{name}"])
             row |= {f"{name}_{what}": float(count) for what, count in zip(COUNTS, counts, strict=True)}
-        row["onset_f1"] = onsets.f1(*(row[f"mix_{what}"] for what in COUNTS))
-        row["onset_f1_ears"] = onsets.f1(*(row[f"left_{what}"] + row[f"right_{what}"] for what in COUNTS))
+        row["onset_f1"] = _f1(*(row[f"mix_{what}"] for what in COUNTS))
+        row["onset_f1_ears"] = _f1(*(row[f"left_{what}"] + row[f"right_{what}"] for what in COUNTS))
 
         frames = min(generated["envelope"].shape[1], reference["envelope"].shape[1])
         ours, theirs = (heard["envelope"][:, :frames].astype(np.float64) for heard in (generated, reference))
@@ -73,10 +73,14 @@ class EventTimes(Measure):
         """Onsets are pooled: hits and numbers of all clips together. Envelopes: the mean over clips."""
         figures = super().summarise(clips, index)
         for figure, names in (("onset_f1", SIGNALS[:1]), ("onset_f1_ears", SIGNALS[1:])):
-            if np.isfinite(clips.rows[figure][index]).any():
-                total = [sum(np.nansum(clips.rows[f"{n}_{what}"][index]) for n in names) for what in COUNTS]
-                figures[figure] = float(onsets.f1(*total))
+            total = [sum(np.nansum(clips.rows[f"{n}_{what}"][index]) for n in names) for what in COUNTS]
+            figures[figure] = _f1(*total)
         return figures
+
+
+def _f1(hits: float, generated: float, reference: float) -> float:
+    """nan where neither side has an onset: that says nothing, and silence must not win by it."""
+    return float(onsets.f1(hits, generated, reference)) if generated + reference else float("nan")
 
 
 def _signals(audio: np.ndarray) -> np.ndarray:

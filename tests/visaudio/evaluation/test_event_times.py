@@ -105,13 +105,30 @@ def test_silence_on_either_side():
     found = rows(EventTimes(), [(silence, noise), (noise, silence), (silence, silence)])
     level = float(envelope(noise.at(ENVELOPE_RATE).mean(0)).mean())
     assert found["envelope_l1"] == pytest.approx([level, level, 0])
-    assert found["onset_f1"].tolist() == [0, 0, 1]
+    assert found["onset_f1"][:2].tolist() == [0, 0] and np.isnan(found["onset_f1"][2])
     assert found["envelope_l1_matched"][0] == pytest.approx(level)
     assert np.isnan(found["envelope_l1_matched"][1:]).all()
     nothing = {name: np.full(1, np.nan) for name in found}
     assert all(
         np.isnan(v) for v in EventTimes().summarise(ClipSet(("a",), nothing), np.zeros(1, int)).values()
     )
+
+
+def test_without_an_onset_on_either_side_nothing_is_said():
+    """A tone that fades in has no onset; silence against it must not be right, and other clips' F1 stays as it is."""
+    time = np.arange(3 * RATE) / RATE
+    steady = np.sin(2 * np.pi * 500 * time) * np.minimum(1, np.minimum(time, 3 - time))
+    steady = Sound(np.stack([0.2 * steady] * 2).astype(np.float32), RATE)
+    silence, struck_once = Sound(np.zeros((2, 3 * RATE), np.float32), RATE), struck([0.5])
+    measure = EventTimes()
+    found = rows(measure, [(silence, steady), (steady, steady), (struck_once, struck_once)])
+    assert found["mix_reference"].tolist() == [0, 0, 1] and found["mix_generated"].tolist() == [0, 0, 1]
+    clips, figures = ClipSet(("a", "b", "c"), found), ("onset_f1", "onset_f1_ears")
+    for figure in figures:
+        assert np.isnan(found[figure][:2]).all() and found[figure][2] == 1
+        assert measure.summarise(clips, np.arange(3))[figure] == 1
+        assert np.isnan(measure.summarise(clips, np.array([0, 1, 1]))[figure])
+    assert onsets.f1(0, 0, 0) == 1 and measure.key == "onsets-2"  # the first table's own stays as published
 
 
 def test_rates_and_lengths_may_differ():
