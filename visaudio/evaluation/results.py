@@ -109,9 +109,11 @@ class Problem:
 class Comparison:
     """A figure of system `a` less that of `b`, over the clips that both have.
 
-    difference: with its paired bootstrap interval. p_bootstrap: two-sided, from the same resamples.
-    p_wilcoxon: signed-rank test of the clips' own values, p_holm: the same after Holm's correction over the
-    figures of this pair; nan for figures that clips do not have by themselves.
+    difference: with its paired bootstrap interval; its clips are those on which both have a value of their
+    own, or all common ones for figures that clips do not have by themselves. p_bootstrap: two-sided, from the
+    same resamples. p_wilcoxon: signed-rank test of the clips' own values, nan for figures that clips do not
+    have. p_holm: what verdicts go by, p_wilcoxon or where a figure can have none p_bootstrap, after Holm's
+    correction over the figures of this pair that have a direction; nan for those without one.
     """
 
     a: str

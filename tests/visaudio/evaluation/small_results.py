@@ -95,8 +95,8 @@ def small_results(
         comparisons = (
             Comparison(a, b, "ild_error_db", Figure(-0.25, -0.3, -0.2, clips - 2), 0.002, 0.01, 0.03),
             Comparison(a, b, "side", Figure(0.025, -0.02, 0.03, clips - 2), 0.3, 0.2, 0.4),
-            Comparison(a, b, "ratio_db", Figure(1.0, 1.0, 1.0, clips - 1), 0.002, 0.01, 0.03),
-            Comparison(a, b, "fd", Figure(-1.0, -2.0, 0.5, clips - 1), 0.2, math.nan, math.nan),
+            Comparison(a, b, "ratio_db", Figure(1.0, 1.0, 1.0, clips - 1), 0.002, 0.01, math.nan),
+            Comparison(a, b, "fd", Figure(-1.0, -2.0, 0.5, clips - 1), 0.2, math.nan, 0.4),
         )
     problems = (
         Problem("missing_generated", "no generated sound: left out", (names[-1],), systems[-1]),

@@ -115,7 +115,7 @@ def test_silence_on_either_side():
 
 
 def test_without_an_onset_on_either_side_nothing_is_said():
-    """A tone that fades in has no onset; silence against it must not be right, and other clips' F1 stays as it is."""
+    """A tone that fades in has no onset; silence against it must not be right."""
     time = np.arange(3 * RATE) / RATE
     steady = np.sin(2 * np.pi * 500 * time) * np.minimum(1, np.minimum(time, 3 - time))
     steady = Sound(np.stack([0.2 * steady] * 2).astype(np.float32), RATE)

@@ -169,7 +169,9 @@ def test_paired_tests_say_who_is_better_only_where_told_apart(page):
     first = [cell.text.replace("\N{MINUS SIGN}", "-") for cell in rows[0].all("td")]
     assert first == ["-0.25", "[-0.30, -0.20]", "0.002", "0.010", "0.030", "4", "ours"]
     assert [row.all("td")[-1].text for row in rows] == ["ours", "not told apart", "", "not told apart"]
-    assert rows[3].all("td")[3].text == "\N{EM DASH}"
+    assert rows[3].all("td")[3].text == "\N{EM DASH}" and rows[3].all("td")[4].text == "0.400"
+    (note,) = [p.text for p in page.all("p", class_="note") if "Wilcoxon" in p.text]
+    assert note.endswith("Without a signed-rank test here: Frechet distance.") and "below 0.05" in note
 
 
 def test_problems_are_counted_and_named(page):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from visaudio.evaluation.page.summary import shown, title_of, told_apart
+from visaudio.evaluation.page.summary import ALPHA, shown, title_of, told_apart
 from visaudio.evaluation.page.text import escape, p_value, tag
 
 if TYPE_CHECKING:
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Each over the clips that both systems have. Difference: the first less the second, with its paired 95 % "
-    "interval (bootstrap). Wilcoxon: signed-rank test of the clips' own values, two-sided; Holm: the same, "
-    "corrected for the number of figures of the pair. Figures that single clips do not have (distances of "
-    "distributions) have the bootstrap's p alone."
+    "interval (bootstrap); clips: those with a value of both systems. Wilcoxon: signed-rank test of the "
+    "clips' own values, two-sided. Figures that single clips do not have get no signed-rank test, and are "
+    "judged by the bootstrap's p. Verdicts go by Holm's p, below {alpha}: Wilcoxon's or else the "
+    "bootstrap's, corrected for the number of figures of the pair that have a direction. Those without one "
+    "are not judged. {without}"
 )
 
 
@@ -29,7 +31,7 @@ def section(results: Results) -> str:
     for comparison in results.comparisons:
         if comparison.figure in specs:
             pairs.setdefault((comparison.a, comparison.b), []).append(comparison)
-    parts = [tag("h2", "Paired tests", id="tests"), tag("p", escape(NOTE), class_="note")]
+    parts = [tag("h2", "Paired tests", id="tests"), tag("p", escape(_note(results)), class_="note")]
     for number, ((a, b), found) in enumerate(pairs.items()):
         counts = verdict_counts(found, specs)
         line = (
@@ -39,6 +41,14 @@ def section(results: Results) -> str:
         head = tag("summary", escape(line))
         parts.append(tag("details", head, _table(a, b, found, specs), open=number == 0))
     return tag("section", *parts)
+
+
+def _note(results: Results) -> str:
+    """Names the figures of these results that have no signed-rank test."""
+    tested = {c.figure for c in results.comparisons}
+    titles = [spec.title for name, spec in results.specs.items() if name in tested and not spec.per_clip]
+    without = f"Without a signed-rank test here: {', '.join(titles)}." if titles else ""
+    return NOTE.format(alpha=ALPHA, without=without).rstrip()
 
 
 def verdict(comparison: Comparison, spec: FigureSpec) -> str:

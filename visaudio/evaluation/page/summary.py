@@ -27,8 +27,9 @@ def section(results: Results) -> str:
     total = f"{len(results.clips)} clips" if len(results.clips) != 1 else "1 clip"
     legend = (
         f"Value, below it its 95 % interval over clips (bootstrap). {STAR} best of its row; {OPEN_STAR} not "
-        f"told apart from the best (paired test, p at least {ALPHA}). \N{UPWARDS ARROW} higher is better, "
-        "\N{DOWNWARDS ARROW} lower is better. n: the clips behind a value, where they are fewer than all."
+        f"told apart from the best (paired test, p at least {ALPHA} after Holm). \N{UPWARDS ARROW} higher is "
+        "better, \N{DOWNWARDS ARROW} lower is better. n: the clips behind a value, where they are fewer than "
+        "all."
     )
     parts = [tag("h2", "All systems", id="systems"), tag("p", escape(f"{total}. {legend}"), class_="note")]
     parts.append(_table(results, results.figures, results.comparisons, len(results.clips)))
@@ -78,9 +79,8 @@ def marks(
 
 
 def told_apart(comparison: Comparison) -> bool | None:
-    """By Holm's p, or the bootstrap's for figures that clips do not have; None where there is neither."""
-    p = comparison.p_holm if math.isfinite(comparison.p_holm) else comparison.p_bootstrap
-    return p < ALPHA if math.isfinite(p) else None
+    """By the corrected p; None where there is none."""
+    return comparison.p_holm < ALPHA if math.isfinite(comparison.p_holm) else None
 
 
 def _table(results: Results, figures, comparisons: Sequence[Comparison], total: int) -> str:
