@@ -97,6 +97,15 @@ class Fsad(Measure):
         moments = [(one.mean(), one.covariance()) for one in drawn]
         return {"fsad": frechet_distance(*moments[0], *moments[1])}
 
+    def remarks(self, clips: ClipSet) -> tuple[str, ...]:
+        seconds = int(min(one.draw(np.arange(len(clips.ids))).count for one in self._stacked(clips)))
+        if len(clips.ids) >= MIN_CLIPS and seconds >= MIN_EMBEDDINGS:
+            return ()
+        return (
+            f"no figure: {len(clips.ids)} clips and {seconds} seconds, needs at least {MIN_CLIPS} clips and "
+            f"{MIN_EMBEDDINGS} seconds of either side",
+        )
+
     def _stacked(self, clips: ClipSet) -> tuple[ClipSums, ClipSums]:
         """Read once for all resamples of the same clips."""
         if self._sums is None or self._sums[0] is not clips:

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from sound_files import write
 
 from visaudio.evaluation import fsad, measures
 from visaudio.evaluation.frechet import frechet_distance
 from visaudio.evaluation.measures import ClipSet, Scene, Settings, Sound
+from visaudio.evaluation.problems import line
+from visaudio.evaluation.runner import Options, evaluate
 
 RATE = fsad.RATE_HZ
 ILD, RE, IM, IC = slice(0, 8), slice(8, 12), slice(12, 16), slice(16, 24)
@@ -88,10 +91,29 @@ def test_a_resample_is_the_distance_of_the_repeated_clips():
     assert measure.summarise(both, index)["fsad"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_too_few_clips_have_no_distance():
-    truth = clips(count=3, seconds=20.0)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_too_few_clips_have_no_distance_and_a_reason(count):
+    truth = clips(count=count, seconds=20.0)
     measure, few = clip_set(truth, truth)
-    assert np.isnan(measure.summarise(few, np.arange(3))["fsad"])
+    assert np.isnan(measure.summarise(few, np.arange(count))["fsad"])
+    (why,) = measure.remarks(few)
+    assert why.startswith(f"no figure: {count} clips and {8 * count} seconds, needs at least 4 clips and 48 ")
+
+
+def test_too_few_seconds_have_no_distance_and_a_reason():
     short = clips(seconds=2.0)
     measure, seconds = clip_set(short, short)  # 16 embeddings
     assert np.isnan(measure.summarise(seconds, np.arange(8))["fsad"])
+    assert measure.remarks(seconds)[0].startswith("no figure: 8 clips and 16 seconds")
+    measure, enough = clip_set(clips(), clips())
+    assert measure.remarks(enough) == () and np.isfinite(measure.summarise(enough, np.arange(8))["fsad"])
+
+
+def test_the_reason_is_told(tmp_path, monkeypatch):
+    for number in range(3):
+        for side in ("gen", "ref"):
+            write(tmp_path / side / f"c{number}.wav")
+    monkeypatch.setattr(measures, "REGISTRY", {"fsad": measures.REGISTRY["fsad"]})
+    results = evaluate({"s": tmp_path / "gen"}, tmp_path / "ref", tmp_path / "out", Options(progress=False))
+    (problem,) = results.problems
+    assert (problem.kind, problem.note) == ("remark", "fsad") and "no figure: 3 clips" in line(problem)
