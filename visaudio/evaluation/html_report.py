@@ -203,6 +203,9 @@ def _lead(results: Results) -> list[str]:
     named = {"commit", "date", "version"} & results.made.keys()
     facts = [f"{key} {results.made[key]}" for key in sorted(named)]
     what = f"{len(results.clips)} clips, {len(results.systems)} systems"
+    if any(system.of > system.clips for system in results.systems):
+        counts = ", ".join(f"{system.name} {system.counted}" for system in results.systems)
+        what += f" (scored: {counts})"
     command = [str(results.made["command"])] if results.made.get("command") else []
     return [", ".join([what, *facts]), *command]
 

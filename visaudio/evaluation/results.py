@@ -50,12 +50,22 @@ class MeasureUsed:
 
 @dataclass(frozen=True)
 class SystemUsed:
-    """A system whose sounds were scored. folder: where they were; made: how, where this command made them."""
+    """A system whose sounds were scored. folder: where they were; made: how, where this command made them.
+
+    clips: that were scored, of those that were asked of it: the reference's (of them the first, with a
+    limit), or without a reference those of any system. of 0: not known.
+    """
 
     name: str
     folder: str
     clips: int
     made: Mapping[str, Any] = field(default_factory=dict)
+    of: int = 0
+
+    @property
+    def counted(self) -> str:
+        """ "8 of 20 clips"; "20 clips" where none is missing."""
+        return f"{self.clips} of {self.of} clips" if self.of > self.clips else f"{self.clips} clips"
 
 
 @dataclass(frozen=True)

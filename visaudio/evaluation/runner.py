@@ -95,12 +95,20 @@ def evaluate(
     scored, where = score(systems, reference, output, options, say=say), Path(output).resolve()
     for system, measure, text in scored.figures.remarks():
         scored.problems.add("remark", "all clips", system, about=measure, detail=text)
+    results = results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}, where)
     return replace(
-        results_of(scored.clips, scored.folders, scored.collected, scored.figures, made or {}, where),
+        results,
+        systems=tuple(replace(system, of=_asked(scored)) for system in results.systems),
         problems=scored.problems.found(),
         unavailable=scored.unavailable,
         made={"reference": None if reference is None else str(reference), "settings": _settings(options)},
     )
+
+
+def _asked(scored: Scored) -> int:
+    """How many clips were asked of every system, those that no system has among them."""
+    lacking = (p.names for p in scored.problems.found() if p.kind == "missing_generated")
+    return len({clip.id for clip in scored.clips}.union(*lacking))
 
 
 def score(

@@ -98,15 +98,17 @@ def _clip_lines(results: Results) -> Iterator[Sequence[Any]]:
 
 
 def _table_lines(results: Results) -> Iterator[Sequence[Any]]:
-    """One for each group of clips ("": all), system and figure."""
-    yield ["group", "system", "measure", "figure", "unit", "better", "value", "low", "high", "clips"]
+    """One for each group of clips ("": all), system and figure; of: the clips asked of the system, if all."""
+    asked = {system.name: system.of or None for system in results.systems}
+    yield ["group", "system", "measure", "figure", "unit", "better", "value", "low", "high", "clips", "of"]
     for group, figures in {"": results.figures, **results.group_figures}.items():
         for system, found in figures.items():
             for measure in results.measures:
                 for spec in measure.figures:
                     if (f := found.get(spec.name)) is not None:
                         about = [group, system, measure.name, spec.name, spec.measured_unit, spec.better]
-                        yield [*about, f.value, f.low, f.high, f.clips]
+                        of = None if group else asked.get(system)
+                        yield [*about, f.value, f.low, f.high, f.clips, of]
 
 
 def _comparison_lines(results: Results) -> Iterator[Sequence[Any]]:
@@ -124,7 +126,7 @@ def _comparison_lines(results: Results) -> Iterator[Sequence[Any]]:
 def table_text(results: Results) -> str:
     """One line per figure, one column per system: value [low, high]; (+) higher is better, (-) lower."""
     systems = [system.name for system in results.systems]
-    lines = [["", *(f"{s.name} ({s.clips} clips)" for s in results.systems)]]
+    lines = [["", *(f"{s.name} ({s.counted})" for s in results.systems)]]
     for spec in results.specs.values():
         unit = f" [{spec.unit}]" if spec.unit else ""
         cells = [_shown(results.figures[name].get(spec.name), spec) for name in systems]

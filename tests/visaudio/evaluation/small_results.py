@@ -104,7 +104,9 @@ def small_results(
                 ("x.wav: not a sound",)),
     )  # fmt: skip
     return Results(
-        systems=tuple(SystemUsed(s, str(folder), len(scored)) for s in systems),
+        systems=tuple(
+            SystemUsed(s, str(folder), sum(s in c.sounds for c in scored), of=clips) for s in systems
+        ),
         measures=(
             MeasureUsed("space", "space-1", SPECS, 1000),
             MeasureUsed("quality", "fd-1", (POOLED,), 100),

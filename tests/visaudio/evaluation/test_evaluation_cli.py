@@ -89,7 +89,7 @@ def test_problems_are_one_line_each_and_strict_ends_on_them(three, capfd):
     (three / "ref" / "c2.flac").unlink()
     line = "--generated gen --reference ref --output out --no-report --workers 1"
     code, out, err = run(line, capfd)
-    assert code == 0 and "(1 clips)" in out[0]
+    assert code == 0 and "gen (1 of 2 clips)" in out[0]
     assert len(err) == 3
     assert err[0] == "gen: 1 x no reference for this generated sound: left out: c2"
     assert err[1].startswith("gen: 1 x a file that cannot be read: clip refused: c0 [c0.binaural.flac: ")

@@ -30,7 +30,7 @@ SPECS = (
 
 def results(**changes) -> Results:
     given = {
-        "systems": (SystemUsed("mine", "/sounds/mine", 2, {"seed": 1}), SystemUsed("other", "/o", 1)),
+        "systems": (SystemUsed("mine", "/sounds", 2, {"seed": 1}, 2), SystemUsed("other", "/o", 1, of=2)),
         "measures": (MeasureUsed("m", "m-1", SPECS, 1000),),
         "figures": {
             "mine": {"side": Figure(0.5, 0.25, 0.75, 2), "fd": Figure(1.25, 1.0, 2.0, 2)},
@@ -120,6 +120,7 @@ def test_the_files(tmp_path):
         "2",
     ]
     assert table["", "other", "fd"]["value"] == "" and table["several", "mine", "side"]["value"] == "0.25"
+    assert table["", "other", "side"]["of"] == "2" and table["several", "mine", "side"]["of"] == ""
     (difference,) = rows["comparisons.csv"]
     assert (difference["value"], difference["p_bootstrap"], difference["p_holm"]) == ("0.5", "0.5", "")
 
@@ -163,7 +164,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_the_table_of_a_terminal():
     lines = writing.table_text(results()).splitlines()
-    assert lines[0].split() == ["mine", "(2", "clips)", "other", "(1", "clips)"]
+    assert lines[0].split() == ["mine", "(2", "clips)", "other", "(1", "of", "2", "clips)"]
     assert lines[1].split() == ["side", "correct", "[%]", "(+)", "50.0", "[25.0,", "75.0]", "100.0"]
     assert lines[2].split() == ["FD", "(-)", "1.25", "[1.00,", "2.00]", "-"]
 

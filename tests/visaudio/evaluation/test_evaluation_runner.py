@@ -82,7 +82,8 @@ def test_a_bad_generated_file(level, four, tmp_path, kind):
     assert [clip.id for clip in results.clips] == (
         ["c1", "c2", "c3"] if is_refused else ["c0", "c1", "c2", "c3"]
     )
-    assert results.systems[0].clips == (3 if is_refused else 4)
+    assert results.systems[0].clips == (3 if is_refused else 4) and results.systems[0].of == 4
+    assert results.systems[0].counted == ("3 of 4 clips" if is_refused else "4 clips")
     if is_refused:
         assert problem.serious and problem.details[0]
     if kind.startswith("length"):
@@ -119,6 +120,9 @@ def test_missing_pairs(level, four, tmp_path):
     results = evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
     assert problems(results) == {("missing_generated", "s"): ("c3",), ("missing_reference", "s"): ("c1",)}
     assert [clip.id for clip in results.clips] == ["c0", "c2"]
+    assert results.systems[0].counted == "2 of 3 clips"  # c1 is not the reference's, c3 nobody's
+    first = evaluate({"s": four[0]}, four[1], tmp_path / "first", replace(QUIET, limit=2))
+    assert first.systems[0].counted == "2 clips"
     Level.heard = 0
     with pytest.raises(UserError, match="--strict: s: 1 x no generated sound"):
         evaluate({"s": four[0]}, four[1], tmp_path / "strict", replace(QUIET, strict=True))

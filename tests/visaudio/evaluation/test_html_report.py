@@ -185,6 +185,17 @@ def test_problems_are_counted_and_named(page):
     ]
 
 
+def test_systems_over_different_clips_are_marked(page, tmp_path):
+    head = page.one("header").text
+    assert "6 clips, 2 systems (scored: ours 6 clips, mono 5 of 6 clips)" in head
+    (told,) = page.all("strong")
+    assert told.text.startswith("Systems were scored over different clips (ours 6, mono 5; common to all: 5)")
+    assert "not directly comparable" in told.text
+    alone = small_results(tmp_path, systems=("ours",), clips=2)
+    other = read_page(write_report(alone, tmp_path / "page").read_text(encoding="utf-8"))
+    assert not other.all("strong") and "scored" not in other.one("header").text
+
+
 def test_kinds_of_clips_have_tables_of_their_own(page):
     assert "close by: 2 clips" in [s.text for s in page.all("summary")]
 

@@ -32,6 +32,8 @@ def section(results: Results) -> str:
         "all."
     )
     parts = [tag("h2", "All systems", id="systems"), tag("p", escape(f"{total}. {legend}"), class_="note")]
+    if told := _different_clips(results):
+        parts.append(tag("p", tag("strong", escape(told))))
     parts.append(_table(results, results.figures, results.comparisons, len(results.clips)))
     for name, figures in results.group_figures.items():
         count = len(results.groups.get(name, ()))
@@ -39,6 +41,20 @@ def section(results: Results) -> str:
         head = tag("summary", escape(f"{title}: {count} clip{'s' if count != 1 else ''}"))
         parts.append(tag("details", head, _table(results, figures, (), count)))
     return tag("section", *parts)
+
+
+def _different_clips(results: Results) -> str:
+    """What to know of values side by side where systems have not the same clips; "" where they have."""
+    names = [system.name for system in results.systems]
+    scored = [{clip.id for clip in results.clips if name in clip.sounds} for name in names]
+    if all(ids == scored[0] for ids in scored):
+        return ""
+    counts = ", ".join(f"{name} {len(ids)}" for name, ids in zip(names, scored, strict=True))
+    common = len(set.intersection(*scored))
+    return (
+        f"Systems were scored over different clips ({counts}; common to all: {common}): their values and stars "
+        "here are not directly comparable. The paired tests are: each takes the clips that both have."
+    )
 
 
 def arrow(spec: FigureSpec) -> str:
