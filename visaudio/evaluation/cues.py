@@ -3,6 +3,10 @@
 Conventions (DESIGN section 3): channel 0 is the left ear; ILD in dB, positive = left louder; ITD in seconds,
 positive = left ear first. Frames are centred on (k + 1/2) / rate_hz: frame k belongs to truth sample k.
 
+The first table (synth_benchmark.py), validation while training and the report's pictures hear by this file,
+whose published numbers must not move; the suite's measures of space hear by interaural.py, which has IPD and
+IACC too, counts silence against the sound's own level, and takes one pass for all of it.
+
 Legend: S samples, F frames, W window samples, K bins, G delays tried.
 """
 

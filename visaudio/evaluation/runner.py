@@ -142,6 +142,8 @@ def score(
         written = references.write_out(rows, ids, output, videos=wants, progress=options.progress)
         clips = pairs.with_references(clips, written)
     clips = pairs.with_captions(pairs.with_videos(clips, videos), captions)
+    if options.measures is not None:
+        _check_needs(chosen, clips)
     cache = Cache(output / "cache")
     collected = Collected(list(folders))
     _score(clips, chosen, cache, options, collected, problems)
@@ -149,6 +151,8 @@ def score(
         if len(scored) == 1:
             problems.add("one_clip", next(iter(scored)), system)
     _check_scored(collected, problems)
+    if options.measures is not None:
+        _check_lacking(chosen, collected, problems)
     _check_strict(options, problems)
     figures = Figures(chosen, collected, cache, options.resamples, options.seed)
     return Scored(tuple(clips), folders, figures, collected, problems, unavailable)
@@ -158,6 +162,32 @@ def _check_strict(options: Options, problems: Problems) -> None:
     serious = [problem for problem in problems.found() if problem.serious]
     if options.strict and serious:
         raise UserError(f"--strict: {line(serious[0])}")
+
+
+def _check_needs(chosen: Sequence[Measure], clips: Sequence[ClipFiles]) -> None:
+    """UserError for a measure asked for by name that no clip has the files for: before anything is heard."""
+
+    def there(clip: ClipFiles) -> set[str]:
+        known, video = clip.reference, any(clip.video(system) for system in clip.sounds)
+        has = {"reference": known.sound, "truth": known.truth, "caption": known.caption, "video": video}
+        return {name for name, is_there in has.items() if is_there}
+
+    having = [there(clip) for clip in clips]
+    for measure in chosen:
+        if not any(measure.needs <= has for has in having):
+            lacking = sorted(need for need in measure.needs if not all(need in has for has in having))
+            raise UserError(f"{measure.name}: no clip has what it needs (no {', no '.join(lacking)})")
+
+
+def _check_lacking(chosen: Sequence[Measure], collected: Collected, problems: Problems) -> None:
+    """The same of what only reading the files tells: a video without a picture, a truth without a source."""
+    for measure in chosen:
+        if not any(collected.ids(system, measure.name) for system in collected.systems):
+            of_it = [
+                p for p in problems.found() if p.kind == "lacks" and p.note.startswith(f"{measure.name}:")
+            ]
+            if of_it:
+                raise UserError(f"{measure.name}: no clip has what it needs: {line(of_it[0])}")
 
 
 def _check_scored(collected: Collected, problems: Problems) -> None:

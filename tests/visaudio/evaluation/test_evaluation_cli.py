@@ -15,6 +15,7 @@ from plain_measures import Level, use
 from sound_files import noise, write
 
 from visaudio.cli.evaluation import main
+from visaudio.evaluation import measures
 from visaudio.evaluation.results import Results
 
 ROOT = Path(__file__).parents[3]
@@ -144,6 +145,18 @@ def test_a_mistake_is_one_line_and_2(three, capfd, line, message):
     out, err = capfd.readouterr()
     assert code == 2 and out == ""
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_the_truth_asked_for_of_a_folder_of_sounds_is_one_line_and_2(three, capfd, monkeypatch):
+    monkeypatch.setitem(measures.REGISTRY, "truth", "visaudio.evaluation.truth:make")
+    line = "--generated gen --reference ref --output out --no-report --workers 1"
+    assert run(f"{line} --measures level,truth", capfd) == (
+        2,
+        [],
+        ["error: truth: no clip has what it needs (no truth)"],
+    )
+    code, out, err = run(line, capfd)
+    assert code == 0 and len(err) == 1 and "truth: no truth" in err[0]
 
 
 def test_the_page_is_written_last(three, capfd):

@@ -160,8 +160,32 @@ def test_without_reference_only_what_needs_none(monkeypatch, four, tmp_path):
     (lacks, none) = results.problems
     assert (lacks.kind, lacks.note, len(lacks.names)) == ("lacks", "spread: no reference", 4)
     assert none.kind == "no_reference" and results.clips[0].reference is None
+    use(monkeypatch, "spread")
     with pytest.raises(UserError, match="nothing could be measured: s: 4 x .*spread: no reference"):
-        evaluate({"s": four[0]}, None, tmp_path / "out", replace(QUIET, measures=("spread",)))
+        evaluate({"s": four[0]}, None, tmp_path / "out", QUIET)
+
+
+def test_a_measure_asked_for_by_name_that_no_clip_is_fit_for(monkeypatch, four, tmp_path):
+    use(monkeypatch, "level", "spread", "looks")
+    Level.heard = 0
+    for reference, wanted, lacking in (
+        (None, ("level", "spread"), "spread: no clip has what it needs .no reference."),
+        (four[1], ("level", "looks"), "looks: no clip has what it needs .no video."),
+    ):
+        with pytest.raises(UserError, match=lacking):
+            evaluate({"s": four[0]}, reference, tmp_path / "out", replace(QUIET, measures=wanted))
+    assert Level.heard == 0  # told before anything was heard
+    # a file that is no picture says so only when it is opened
+    (tmp_path / "videos").mkdir()
+    for number in range(4):
+        (tmp_path / "videos" / f"c{number}.mp4").write_bytes(b"no picture")
+    options = replace(QUIET, measures=("level", "looks"), videos=tmp_path / "videos")
+    with pytest.raises(UserError, match="looks: no clip has what it needs: s: 4 x .*no video"):
+        evaluate({"s": four[0]}, four[1], tmp_path / "out", options)
+    # not asked for, it is counted and the others go on
+    unasked = evaluate({"s": four[0]}, four[1], tmp_path / "out", replace(options, measures=None))
+    assert unasked.figures["s"]["level_error_db"].clips == 4
+    assert ("lacks", "s") in problems(unasked)
 
 
 def test_what_was_heard_is_summed_up_from_the_cache(monkeypatch, four, tmp_path):

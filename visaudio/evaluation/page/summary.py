@@ -52,8 +52,8 @@ def _different_clips(results: Results) -> str:
     counts = ", ".join(f"{name} {len(ids)}" for name, ids in zip(names, scored, strict=True))
     common = len(set.intersection(*scored))
     return (
-        f"Systems were scored over different clips ({counts}; common to all: {common}): their values and stars "
-        "here are not directly comparable. The paired tests are: each takes the clips that both have."
+        f"Systems were scored over different clips ({counts}; common to all: {common}): their values and "
+        "stars here are not directly comparable. The paired tests are: each takes the clips that both have."
     )
 
 
