@@ -22,7 +22,7 @@ MEASURES = ("truth", "space", "onsets", "plausibility", "fsad")
 OF_ALL = ("fsad", "plausibility", "plausibility_side", "stft_distance", "envelope_distance", "onset_f1")
 OF_KINDS = (
     "truth_side", "truth_r", "truth_r_moving", "truth_ild_error_db", "truth_itd_phase_us", "truth_onset_f1",
-    "truth_sound_class",
+    "truth_sound_class", "silent_share",
 )  # fmt: skip
 # problems after which a system is not scored on every clip
 LEFT_OUT = (
