@@ -181,13 +181,11 @@ def _check_needs(chosen: Sequence[Measure], clips: Sequence[ClipFiles]) -> None:
 
 def _check_lacking(chosen: Sequence[Measure], collected: Collected, problems: Problems) -> None:
     """The same of what only reading the files tells: a video without a picture, a truth without a source."""
+    lacks = [problem for problem in problems.found() if problem.kind == "lacks"]
     for measure in chosen:
-        if not any(collected.ids(system, measure.name) for system in collected.systems):
-            of_it = [
-                p for p in problems.found() if p.kind == "lacks" and p.note.startswith(f"{measure.name}:")
-            ]
-            if of_it:
-                raise UserError(f"{measure.name}: no clip has what it needs: {line(of_it[0])}")
+        of_it = [problem for problem in lacks if problem.note.startswith(f"{measure.name}:")]
+        if of_it and not any(collected.ids(system, measure.name) for system in collected.systems):
+            raise UserError(f"{measure.name}: no clip has what it needs: {line(of_it[0])}")
 
 
 def _check_scored(collected: Collected, problems: Problems) -> None:
