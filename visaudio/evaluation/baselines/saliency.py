@@ -18,7 +18,7 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.sphere import view_directions
-from visaudio.evaluation.baselines import picture_motion
+from visaudio.evaluation import picture_motion
 from visaudio.evaluation.baselines.directions import smooth
 from visaudio.evaluation.baselines.spatialise import FRONT, Path
 

@@ -6,8 +6,8 @@ import pytest
 
 from bi_audio_dataset import media
 from bi_audio_dataset.sphere import focal_length_px, rotation_matrix
-from visaudio.evaluation.baselines.picture_motion import camera_motion, residual
 from visaudio.evaluation.baselines.saliency import motion_path, of_moments
+from visaudio.evaluation.picture_motion import camera_motion, residual
 
 WIDTH, HEIGHT, FPS, HFOV = 192, 108, 12.5, np.radians(90)
 FOCAL = focal_length_px(WIDTH, HFOV)
