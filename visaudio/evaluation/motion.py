@@ -1,7 +1,7 @@
 """What moves in a picture by itself: motion left over when the camera's own is taken out, column by column.
 
-Of two pictures `1 / rate_hz` apart picture_motion.py takes the camera's motion out; what is left over is motion
-of things. Legend: F pairs, X columns, H W pixels.
+Of two pictures `1 / rate_hz` apart picture_motion.py takes the camera's motion out; what is left over is
+motion of things. Legend: F pairs, X columns, H W pixels.
 """
 
 from __future__ import annotations

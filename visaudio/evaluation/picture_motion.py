@@ -4,8 +4,8 @@ A turning camera maps one picture onto the next by a homography. It is fitted he
 fine, by Gauss-Newton steps whose weights fall with the misfit (Cauchy; iteratively reweighted), so that
 the many still pixels outvote the moving things. Corners alone would not do: a drawn scene has few, most of
 them on the things that move, while its horizon is one long edge. Such steps find only what is
-a few pixels away at the coarsest level; a faster camera is caught by starting from the shift at which the
-phases of the two pictures agree, where that fits better.
+a pixel or two away at the coarsest level, so a faster camera is looked for first, among all shifts there
+by whole pixels. (Phase correlation does not do: it whitens, and follows the sharpest thing that moves.)
 
 Legend: H W pixels. Pictures are grey, 0 to 255.
 """
@@ -21,7 +21,7 @@ LEAST_SCALE = 2.0  # grey levels of misfit that count fully: what compression le
 MISFIT_PX = 0.5  # of the fit: differences that so small a shift explains do not count
 NOISE = 4.0  # grey levels
 DAMPING = 1e-4
-LEAST_SHOWN = 0.3  # of the picture, after a shift to start from
+FARTHEST = (1 / 6, 1 / 16)  # of the width to either side, up and down: shifts to start from
 
 
 def residual(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def camera_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     pyramid = [(before.astype(np.float32), after.astype(np.float32))]
     while len(pyramid) < LEVELS and min(pyramid[-1][0].shape) >= 32:
         pyramid.append(tuple(cv2.pyrDown(p) for p in pyramid[-1]))
-    turn = _start(*pyramid[0])
+    turn = _start(*pyramid[-1])
     for old, new in reversed(pyramid):
         for _ in range(ITERATIONS):
             step = _step(old, new, turn)
@@ -54,22 +54,20 @@ def camera_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _start(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """(3, 3) to start from: the shift by which the pictures' phases agree, or none if that fits better."""
+    """(3, 3) to start from: of the shifts by whole pixels the one whose differences, by Cauchy's cost, are
+    least; of equal ones the smallest.
+    """
     height, width = new.shape
-    window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-    # copies, as it multiplies its arguments by the window in place
-    (across, down), _ = cv2.phaseCorrelate(new.copy(), old.copy(), window)
-    still, shifted = np.eye(3), np.eye(3)
-    shifted[:2, 2] = across / (width / 2), down / (width / 2)
-    return shifted if _misfit(old, new, shifted) < _misfit(old, new, still) else still
-
-
-def _misfit(old: np.ndarray, new: np.ndarray, turn: np.ndarray) -> float:
-    """Median of the grey levels by which they differ; infinite where too little is left to compare."""
-    warped, shown = warp(old, turn)
-    if shown.mean() < LEAST_SHOWN:
-        return np.inf
-    return float(np.median(np.abs(warped - new)[shown]))
+    across, down = (range(-round(share * width), round(share * width) + 1) for share in FARTHEST)
+    shifts = sorted(((x, y) for x in across for y in down), key=lambda s: s[0] ** 2 + s[1] ** 2)
+    costs = []
+    for x, y in shifts:
+        there = old[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)]
+        here = new[max(0, -y) : height + min(0, -y), max(0, -x) : width + min(0, -x)]
+        costs.append(np.log1p(((there - here) / LEAST_SCALE) ** 2).mean())
+    start = np.eye(3)
+    start[:2, 2] = np.array(shifts[int(np.argmin(costs))]) / (width / 2)
+    return start
 
 
 def _step(old: np.ndarray, new: np.ndarray, turn: np.ndarray) -> np.ndarray:
