@@ -3,9 +3,9 @@
 A turning camera maps one picture onto the next by a homography. It is fitted here to all pixels, coarse to
 fine, by Gauss-Newton steps whose weights fall with the misfit (Cauchy; iteratively reweighted), so that
 the many still pixels outvote the moving things. Corners alone would not do: a drawn scene has few, most of
-them on the things that move, while its horizon is one long edge. Such steps find only what is
-a pixel or two away at the coarsest level, so a faster camera is looked for first, among all shifts there
-by whole pixels. (Phase correlation does not do: it whitens, and follows the sharpest thing that moves.)
+them on the things that move, while its horizon is one long edge. Such steps find only
+what is a pixel or two away at the coarsest level, so a faster camera is looked for first, among all shifts
+there by whole pixels. (Phase correlation does not do: it whitens, and follows the sharpest thing that moves.)
 
 Legend: H W pixels. Pictures are grey, 0 to 255.
 """
