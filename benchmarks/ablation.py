@@ -9,7 +9,11 @@ Codec, encoders and features are the run's. A mono network is trained on them on
 is to the paper); then every variant starts from it and is trained for the same time, once for each seed. Each
 variant is the one before it with one thing more; the two-stage ones put the mono variant's sounds into space,
 the learned one by a head that is trained for the same time too. All sounds are made from the MP4 files alone,
-with one fixed noise for each clip.
+with one fixed noise for each clip; a clip that a system lacks is an error, silence counts as wrong.
+
+The same time is a number of steps for each variant: as many as fit into --minutes at the seconds a step that
+one thread takes with nothing else running (measured first, one variant after the other), whatever the
+machine does later.
 
 Everything is kept under --output: an interrupted command goes on where it stopped. --processes trainings run
 at once, of one thread each; sampling takes about a second of a core for a clip and a training.
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -29,9 +34,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import INNER, UserError
 from visaudio import tables
-from visaudio.evaluation.benchmark_table import benchmark_table
+from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUNK = "trunk"
@@ -65,8 +70,8 @@ VARIANTS = (
     Variant("two-stage-motion", "two stages, motion in the picture", "mirror", of="mono"),
     Variant(LEARNED, "two stages, learned head", "mirror", of="mono"),
 )
-METHOD = "mirror"
-BOUNDS = {"codec": "codec round trip of the truth", "shuffled": "the method, another clip's picture"}
+BOUNDS = {"codec": "codec round trip of the truth", "shuffled": "{}, another clip's picture"}
+CALIBRATION_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = ", ".join(variant.name for variant in VARIANTS)
     add("--run", type=Path, required=True, help="a run of train.py that has its features")
     add("--train-data", required=True, help="the dataset of that run")
-    add("--dataset", required=True, help="what is scored on: its test split")
+    add("--dataset", required=True, help="a BiAudio folder or Hub repository that holds the benchmark")
+    add("--config", default="benchmark", choices=("default", *INNER), help="of it (default: benchmark)")
+    add(
+        "--any-set",
+        action="store_true",
+        help="another set than the benchmark: its test split; the table says so",
+    )
     add("--output", type=Path, required=True)
     add("--seeds", type=int, default=3, help="trainings of each variant (default: 3)")
     add("--minutes", type=float, default=10.0, help="of each training, at most 60 (default: 10)")
@@ -119,24 +130,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, command: str) -> None:
     variants = chosen(options.variants)
     check(options)
+    clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
     options.output.mkdir(parents=True, exist_ok=True)
     trained = [variant for variant in variants if not variant.of]
     do([trunk(options)], 1)
-    do([training(options, v, seed) for v in trained for seed in range(options.seeds)], options.processes)
+    steps = {variant.name: steps_of(options, variant) for variant in trained}
+    tasks = [training(options, v, seed, steps[v.name]) for v in trained for seed in range(options.seeds)]
+    do(tasks, options.processes)
     systems = {v.name: [sounds(options, v, seed) for seed in range(options.seeds)] for v in trained}
     heads = [head(options, seed) for seed in range(options.seeds)] if LEARNED in names(variants) else []
     do(heads, options.processes)
     for variant in (v for v in variants if v.of):
         systems[variant.name] = [second_stage(options, variant, seed) for seed in range(options.seeds)]
     if not options.no_bounds:
-        systems |= {name: [bound(options, name)] for name in BOUNDS}
+        systems |= {name: [bound(options, name, trained[-1])] for name in BOUNDS}
     titles = {variant.name: variant.title for variant in VARIANTS} | BOUNDS
+    titles["shuffled"] = titles["shuffled"].format(trained[-1].title)
     before = {variant.name: variant.before for variant in variants if variant.before in systems}
     where = options.output / "evaluation"
-    how = {"workers": options.processes, "limit": options.limit}
-    text = benchmark_table(systems, options.dataset, where, titles, before, **how)
-    about = f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then"
-    text = f"{about} {options.seeds} seeds of {options.minutes:g} min for each variant.\n\n{text}"
+    text = benchmark_table(systems, clips, where, titles, before, workers=options.processes)
+    counted = ", ".join(f"{titles[name]} {count}" for name, count in steps.items())
+    about = (
+        f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then "
+        f"{options.seeds} seeds of {options.minutes:g} min of one thread for each variant (steps: {counted})"
+    )
+    text = f"{about}.\n\n{text}"
     (options.output / "table.md").write_text(text)
     if options.write_to:
         tables.replace_part(options.write_to, "ablation", text)
@@ -180,42 +198,53 @@ def check(options: argparse.Namespace) -> None:
 
 def trunk(options: argparse.Namespace) -> Task:
     variant = Variant(TRUNK, "", config=MONO, overrides=NO_MIRROR)
-    return _train(options, TRUNK, variant, 0, options.trunk_minutes, options.trunk_threads, ())
+    length = (f"flow.loop.max_minutes={options.trunk_minutes:g}", f"threads={options.trunk_threads}")
+    return _train(options, TRUNK, variant, length)
 
 
-def training(options: argparse.Namespace, variant: Variant, seed: int) -> Task:
-    start = (f"init_from={options.output / TRUNK / 'model'}",)
-    return _train(options, f"{variant.name}-{seed}", variant, seed, options.minutes, 1, start)
+def steps_of(options: argparse.Namespace, variant: Variant) -> int:
+    """How many steps a training of this variant has: measured once, and kept."""
+    name = f"calibration-{variant.name}"
+    kept = options.output / name / "steps.json"
+    if not kept.is_file():
+        task = _train(options, name, variant, _after_trunk(options, 0, CALIBRATION_STEPS))
+        do([task], 1)
+        found = re.findall(r"([\d.]+) s/step", task.log.read_text(encoding="utf-8"))
+        if not found:
+            raise UserError(f"{task.log} does not say how long a step takes")
+        partial = kept.with_suffix(".tmp")
+        partial.write_text(json.dumps({"seconds_per_step": float(found[-1])}) + "\n")
+        partial.replace(kept)
+    seconds = json.loads(kept.read_text())["seconds_per_step"]
+    return max(1, round(60 * options.minutes / seconds))
 
 
-def _train(
-    options: argparse.Namespace,
-    name: str,
-    variant: Variant,
-    seed: int,
-    minutes: float,
-    threads: int,
-    start: tuple[str, ...],
-) -> Task:
+def training(options: argparse.Namespace, variant: Variant, seed: int, steps: int) -> Task:
+    return _train(options, f"{variant.name}-{seed}", variant, _after_trunk(options, seed, steps))
+
+
+def _after_trunk(options: argparse.Namespace, seed: int, steps: int) -> tuple[str, ...]:
+    start = f"init_from={options.output / TRUNK / 'model'}"
+    return (start, f"seed={seed}", "threads=1", "flow.loop.max_minutes=0", f"flow.loop.steps={steps}")
+
+
+def _train(options: argparse.Namespace, name: str, variant: Variant, settings: tuple[str, ...]) -> Task:
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
     for part in DONE:  # the run's own, which no variant changes
         if not (folder / part).exists():
             (folder / part).symlink_to((options.run / part).resolve(), target_is_directory=True)
     config = ("--config", str(ROOT / variant.config)) if variant.config else ()
-    settings = (
+    overrides = (
         f"output={folder}",
         f"data.path={options.train_data}",
-        f"seed={seed}",
-        f"threads={threads}",
-        f"flow.loop.max_minutes={minutes:g}",
         "flow.loop.validate_every=0",
         *variant.overrides,
-        *start,
+        *settings,
         *options.set,
     )
     train = (sys.executable, str(ROOT / "train.py"), *config, "--adopt", "--stages", "flow,export")
-    command = (*train, *settings)
+    command = (*train, *overrides)
     return Task(name, command, folder / "model" / "config.json", folder / "train.log")
 
 
@@ -273,7 +302,7 @@ def sounds(options: argparse.Namespace, variant: Variant, seed: int) -> Path:
         if not (folder / shared).exists():
             (folder / shared).symlink_to((options.output / shared).resolve(), target_is_directory=True)
     settings = Generation(str(folder / "model"), workers=options.processes)
-    made, _ = generate(options.dataset, folder, settings, limit=options.limit)
+    made, _ = generate(options.dataset, folder, settings, config=options.config, limit=options.limit)
     return made
 
 
@@ -290,8 +319,9 @@ def second_stage(options: argparse.Namespace, variant: Variant, seed: int) -> Pa
     )
 
 
-def bound(options: argparse.Namespace, name: str) -> Path:
-    model = options.output / f"{METHOD}-0" / "model"
+def bound(options: argparse.Namespace, name: str, last: Variant) -> Path:
+    """last: the trained variant whose first seed makes it."""
+    model = options.output / f"{last.name}-0" / "model"
     return _baseline(options, name, options.output / "bounds", model=str(model))
 
 
@@ -302,9 +332,8 @@ def _baseline(options: argparse.Namespace, name: str, output: Path, **settings) 
     def bar(what: str, total: int) -> tqdm:
         return tqdm(total=total, desc=f"{output.name}: {what}", unit="clip", smoothing=0.05)
 
-    request = Request(
-        name, options.dataset, output, limit=options.limit, workers=options.processes, **settings
-    )
+    common = {"config": options.config, "limit": options.limit, "workers": options.processes}
+    request = Request(name, options.dataset, output, **common, **settings)
     return make(request, bar)
 
 

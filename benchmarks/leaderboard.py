@@ -5,9 +5,9 @@
     python benchmarks/leaderboard.py --dataset data/benchmark --model tiny --output runs/leaderboard
 
 The model's sounds come from the benchmark's MP4 files alone: no prompt, unknown lens, one fixed noise for
-each clip, the first and only sample; no clip is left out, and silence counts as wrong. Other systems are
-folders of sounds by clip id, under the same rules: --system NAME=DIR. Everything is kept under --output; an
-interrupted command goes on where it stopped.
+each clip, the first and only sample; silence counts as wrong. Other systems are folders of sounds by clip id,
+under the same rules: --system NAME=DIR. A system that lacks a clip is an error. Everything is kept under
+--output; an interrupted command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import INNER, UserError
 from visaudio import tables
-from visaudio.evaluation.benchmark_table import benchmark_table
+from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNED = "two-stage-learned"
@@ -56,6 +56,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", required=True, help="a BiAudio folder or Hub repository that holds the benchmark")
+    add("--config", default="benchmark", choices=("default", *INNER), help="of it (default: benchmark)")
+    add("--any-set", action="store_true", help="take another set's test split; the table says so")
     add("--model", default="tiny", help="packaged name, model folder or Hub repository (default: tiny)")
     add("--output", type=Path, required=True)
     add("--system", action="append", default=[], metavar="NAME=DIR", help="sounds of another system")
@@ -68,6 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, command: str) -> None:
     others = dict(given(text) for text in options.system)
+    clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
     rows = [name for name in ROWS if name != LEARNED or options.spatialiser]
     for name in others:
         if name in ROWS:
@@ -76,14 +79,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     systems = {name: [make(options, name)] for name in rows}
     systems |= {name: [folder] for name, folder in others.items()}
     titles = {name: ROWS[name].format(own) for name in rows} | {name: name for name in others}
-    text = benchmark_table(
-        systems,
-        options.dataset,
-        options.output / "evaluation",
-        titles,
-        workers=options.workers,
-        limit=options.limit,
-    )
+    where = options.output / "evaluation"
+    text = benchmark_table(systems, clips, where, titles, workers=options.workers)
     text = f"`{command}` at commit `{tables.commit(ROOT)}`.\n\n{text}"
     (options.output / "table.md").write_text(text)
     if options.write_to:
@@ -110,6 +107,7 @@ def make(options: argparse.Namespace, name: str) -> Path:
         name,
         options.dataset,
         options.output / "sounds",
+        config=options.config,
         model=options.model,
         spatialiser=options.spatialiser if name == LEARNED else None,
         limit=options.limit,

@@ -121,7 +121,8 @@ def markdown(
 ) -> str:
     """Two tables: each method's figures; each method's difference from the one that `before` names.
 
-    Cells are mean [interval over clips], then the least and the greatest seed where there are several.
+    Cells are mean [interval over clips], then the least and the greatest seed where there are several; of
+    differences, in how many of the pairs of seeds the first method is the better one.
     """
     head = [_title(table.specs[name]) for name in figures]
     rows = [[titles[m], *(_cell(table, m, name) for name in figures)] for m in table.systems]
@@ -155,7 +156,11 @@ def _step(table: SeedTable, method: str, other: str, name: str) -> str:
     if not np.isfinite(found.value):
         return "-"
     sign = "+" if found.value > 0 else ""
-    return f"{sign}{_show(spec, found.value)}{_interval(spec, found.low, found.high)}"
+    text = f"{sign}{_show(spec, found.value)}{_interval(spec, found.low, found.high)}"
+    pairs = len(table.systems[method]) * len(table.systems[other])
+    if pairs > 1 and np.isfinite(found.wins):
+        text += f"; {pairs * found.wins:g} of {pairs}"
+    return text
 
 
 def _interval(spec: FigureSpec, low: float, high: float) -> str:

@@ -1,11 +1,11 @@
 """benchmarks/ablation.py: what it trains, from what, and what it says before hours are spent."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from visaudio.training.recipe import load_train_config
 
@@ -15,11 +15,7 @@ SCRIPT = ROOT / "benchmarks" / "ablation.py"
 
 @pytest.fixture(scope="module")
 def ablation():
-    spec = importlib.util.spec_from_file_location("ablation", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablation"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture
@@ -29,6 +25,11 @@ def options(ablation, tmp_path):
         (tmp_path / "run" / part / "stage.json").write_text(json.dumps({"finished": True}))
     given = ["--run", str(tmp_path / "run"), "--train-data", "data/synth", "--dataset", "data/benchmark"]
     return ablation.parse([*given, "--output", str(tmp_path / "out"), "--set", "flow.loop.batch_size=8"])
+
+
+@pytest.fixture(autouse=True)
+def whatever_clips(ablation, monkeypatch):
+    monkeypatch.setattr(ablation, "benchmark_clips", lambda *given: None)
 
 
 def _given(options):
@@ -47,7 +48,7 @@ def test_each_variant_is_the_one_before_with_one_thing_more(ablation, options):
     configs = {}
     for variant in ablation.VARIANTS:
         if not variant.of:
-            configs[variant.name] = _config(ablation.training(options, variant, 1))
+            configs[variant.name] = _config(ablation.training(options, variant, 1, 300))
     network = {name: config.model.network for name, config in configs.items()}
     mirror = {name: config.flow.loop.mirror_probability for name, config in configs.items()}
     assert {n: c.dual_branch for n, c in network.items()} == {
@@ -61,7 +62,8 @@ def test_each_variant_is_the_one_before_with_one_thing_more(ablation, options):
     assert network["spacetime"] == network["mirror"]
     for config in configs.values():  # the same for all
         assert config.init_from == str(options.output / "trunk" / "model")
-        assert (config.flow.loop.max_minutes, config.flow.loop.batch_size, config.seed) == (10, 8, 1)
+        loop = config.flow.loop
+        assert (loop.steps, loop.max_minutes, loop.batch_size, config.seed) == (300, 0, 8, 1)
 
 
 def test_the_trunk_is_mono_and_starts_from_nothing(ablation, options):
@@ -70,8 +72,26 @@ def test_the_trunk_is_mono_and_starts_from_nothing(ablation, options):
     assert (config.flow.loop.max_minutes, config.threads) == (40, 2)
 
 
+def test_equal_time_is_as_many_steps_as_fit_alone(ablation, options, monkeypatch):
+    """The last seconds a step that the calibration's log tells, measured once."""
+    done = []
+
+    def run(tasks, processes):
+        done.extend(tasks)
+        tasks[0].log.write_text("flow: step 20/40  3.000 s/step\nflow: step 40/40  1.500 s/step  0 s left\n")
+
+    monkeypatch.setattr(ablation, "do", run)
+    variant = ablation.VARIANTS[1]
+    assert ablation.steps_of(options, variant) == ablation.steps_of(options, variant) == 400  # 10 min / 1.5 s
+    (task,) = done
+    assert _config(task).flow.loop.steps == ablation.CALIBRATION_STEPS
+    assert _config(task).model.network.spacetime is False
+    options.minutes = 5
+    assert ablation.steps_of(options, variant) == 200 and len(done) == 1
+
+
 def test_a_training_sees_the_runs_own_features(ablation, options):
-    task = ablation.training(options, ablation.VARIANTS[0], 0)
+    task = ablation.training(options, ablation.VARIANTS[0], 0, 300)
     for part in ablation.DONE:
         assert (options.output / task.name / part / "stage.json").is_file()
     assert (options.output / task.name / "features").resolve() == (options.run / "features").resolve()

@@ -178,7 +178,9 @@ def test_an_interruption_says_that_the_same_command_goes_on(three):
         "stderr": subprocess.PIPE,
     }
     heard = three / "out" / "cache" / "slow-1"
-    running = subprocess.Popen([sys.executable, "program.py"], start_new_session=True, **start)
+    # a shell's background jobs, and what they start, ignore Ctrl-C unless told otherwise
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    running = subprocess.Popen([sys.executable, "program.py"], start_new_session=True, **hears, **start)
     try:
         until = time.monotonic() + 60
         while len(list(heard.rglob("*.npz"))) < 6:

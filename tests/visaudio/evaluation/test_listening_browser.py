@@ -111,7 +111,10 @@ def test_the_command_from_start_to_summary(tmp_path):
     ]
     command += ["--videos", str(tmp_path / "videos"), "--port", "0", "--trials", "1", "--listener", "eva"]
     command += ["--seed", "5", "--ask", "ratings"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # a shell's background jobs, and what they start, ignore Ctrl-C unless told otherwise
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **heard) as process:
         try:
             assert process.stdout.readline() == "3 clips, 2 systems, 1 trials for each listener\n"
             url = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/[\w-]+/) .*\n", process.stdout.readline())[1]
@@ -122,8 +125,9 @@ def test_the_command_from_start_to_summary(tmp_path):
             )
             with urllib.request.urlopen(request, timeout=30) as response:
                 assert json.load(response) == {"listener": "eva", "done": 0, "total": 1, "passed": False}
-        finally:
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0 and str(output) in out
     assert "2 of 3 clips have no picture" in err
