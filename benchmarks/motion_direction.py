@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import read_clip
-from visaudio.evaluation import cues
-from visaudio.evaluation.baselines import picture_motion
+from visaudio.evaluation import cues, picture_motion
 from visaudio.evaluation.baselines.saliency import motion_path
 from visaudio.evaluation.baselines.sources import rows_of
 from visaudio.evaluation.synth_benchmark import SIDE_DEG, active_frames

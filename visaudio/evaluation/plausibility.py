@@ -61,7 +61,7 @@ class Plausibility(Measure):
 
     @property
     def key(self) -> str:
-        return "plausibility-1"
+        return "plausibility-2"
 
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         rate = lateral.ANALYSIS_RATE_HZ

@@ -1,7 +1,7 @@
 """From which direction a clip may sound, by what moves in its picture; nothing of its truth is used.
 
 Motion is what is left over between two pictures when the camera's own motion is taken out
-(picture_motion.py); its places become directions through the lens, and their mean, weighted by
+(../picture_motion.py); its places become directions through the lens, and their mean, weighted by
 squared motion and smoothed over a second, is the path. Where nothing moves it leads to the front. What is
 out of view is never found, and of several things that move the one that moves most draws the direction.
 The lens is assumed, as a model is not told it either.
@@ -18,7 +18,7 @@ import numpy as np
 
 from bi_audio_dataset import media
 from bi_audio_dataset.sphere import view_directions
-from visaudio.evaluation.baselines import picture_motion
+from visaudio.evaluation import picture_motion
 from visaudio.evaluation.baselines.directions import smooth
 from visaudio.evaluation.baselines.spatialise import FRONT, Path
 
