@@ -1,5 +1,6 @@
 """The benchmark's tables: every system on every clip, and of no other set than the benchmark by mistake."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import soundfile
 from scripts import load_script
 
-from bi_audio_dataset.schema import UserError
-from bi_audio_dataset.shards import write_rows
+from bi_audio_dataset.schema import ClipRecord, UserError
+from bi_audio_dataset.shards import read_rows, write_rows
 from visaudio.evaluation import benchmark_table as module
 from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
 
@@ -17,12 +18,13 @@ COUNT = 3
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    from conftest import fake_clip
-
+def dataset(fake_biaudio, tmp_path_factory):
+    """Its training clips as a test split."""
     folder = tmp_path_factory.mktemp("scored") / "set"
     (folder / "data").mkdir(parents=True)
-    records = [fake_clip(index, "test") for index in range(COUNT)]
+    rows = list(read_rows(fake_biaudio / "data" / "train-00000-of-00001.parquet"))
+    records = [replace(ClipRecord.from_row(row), split="test") for row in rows]
+    assert len(records) == COUNT
     write_rows(folder / "data" / "test-00000-of-00001.parquet", records)
     return folder
 
