@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -36,6 +37,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import INNER, UserError
 from visaudio import tables
+from visaudio.cli.common import guard
 from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,15 +89,7 @@ class Task:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        run(options, tables.shown_command("benchmarks/ablation.py", given))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return guard(lambda: run(options, tables.shown_command("benchmarks/ablation.py", given)))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -117,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, default=3, help="trainings of each variant (default: 3)")
     add("--minutes", type=float, default=10.0, help="of each training, at most 60 (default: 10)")
     add("--trunk-minutes", type=float, default=40.0, help="of the mono network (default: 40)")
-    add("--trunk-threads", type=int, default=2, help="of that training, which is alone (default: 2)")
+    add("--trunk-processes", type=int, default=2, help="of that training, by torchrun (default: 2)")
     add("--processes", type=int, default=2, help="trainings at once, of one thread each (default: 2)")
     add("--variants", help=f"only these, by commas: {names}")
     add("--limit", type=int, help="only the first N clips (for a quick look)")
@@ -127,7 +121,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, command: str) -> None:
+def run(options: argparse.Namespace, command: str) -> int:
     variants = chosen(options.variants)
     check(options)
     clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
@@ -151,7 +145,8 @@ def run(options: argparse.Namespace, command: str) -> None:
     text = benchmark_table(systems, clips, where, titles, before, workers=options.processes)
     counted = ", ".join(f"{titles[name]} {count}" for name, count in steps.items())
     about = (
-        f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min, then "
+        f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min of "
+        f"{options.trunk_processes} processes, then "
         f"{options.seeds} seeds of {options.minutes:g} min of one thread for each variant (steps: {counted})"
     )
     text = f"{about}.\n\n{text}"
@@ -159,6 +154,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     if options.write_to:
         tables.replace_part(options.write_to, "ablation", text)
     print(text)
+    return 0
 
 
 def names(variants: Sequence[Variant]) -> list[str]:
@@ -182,8 +178,8 @@ def check(options: argparse.Namespace) -> None:
     """UserError for what would come to light after hours."""
     if not 0 < options.minutes <= 60:
         raise UserError(f"--minutes {options.minutes:g}: expected more than 0 and at most 60")
-    if min(options.seeds, options.processes, options.trunk_threads) < 1:
-        raise UserError("--seeds, --processes and --trunk-threads: expected at least 1")
+    if min(options.seeds, options.processes, options.trunk_processes) < 1:
+        raise UserError("--seeds, --processes and --trunk-processes: expected at least 1")
     for part in DONE:
         record = options.run / part / "stage.json"
         if not record.is_file() or not json.loads(record.read_text()).get("finished"):
@@ -198,8 +194,8 @@ def check(options: argparse.Namespace) -> None:
 
 def trunk(options: argparse.Namespace) -> Task:
     variant = Variant(TRUNK, "", config=MONO, overrides=NO_MIRROR)
-    length = (f"flow.loop.max_minutes={options.trunk_minutes:g}", f"threads={options.trunk_threads}")
-    return _train(options, TRUNK, variant, length)
+    length = (f"flow.loop.max_minutes={options.trunk_minutes:g}", "threads=1")
+    return _train(options, TRUNK, variant, length, options.trunk_processes)
 
 
 def steps_of(options: argparse.Namespace, variant: Variant) -> int:
@@ -228,7 +224,9 @@ def _after_trunk(options: argparse.Namespace, seed: int, steps: int) -> tuple[st
     return (start, f"seed={seed}", "threads=1", "flow.loop.max_minutes=0", f"flow.loop.steps={steps}")
 
 
-def _train(options: argparse.Namespace, name: str, variant: Variant, settings: tuple[str, ...]) -> Task:
+def _train(
+    options: argparse.Namespace, name: str, variant: Variant, settings: tuple[str, ...], processes: int = 1
+) -> Task:
     folder = options.output / name
     folder.mkdir(parents=True, exist_ok=True)
     for part in DONE:  # the run's own, which no variant changes
@@ -243,8 +241,9 @@ def _train(options: argparse.Namespace, name: str, variant: Variant, settings: t
         *settings,
         *options.set,
     )
-    train = (sys.executable, str(ROOT / "train.py"), *config, "--adopt", "--stages", "flow,export")
-    command = (*train, *overrides)
+    several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+    launch = (sys.executable, *(several if processes > 1 else ()), str(ROOT / "train.py"))
+    command = (*launch, *config, "--adopt", "--stages", "flow,export", *overrides)
     return Task(name, command, folder / "model" / "config.json", folder / "train.log")
 
 
@@ -283,10 +282,19 @@ def _call(task: Task) -> None:
     with open(task.log, "a", encoding="utf-8") as log:
         log.write(f"$ {shlex.join(task.command)}\n")
         log.flush()
-        code = subprocess.call(task.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        code = subprocess.call(
+            task.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | devices()
+        )
     if code or not task.done.is_file():
         last = task.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
         raise UserError(f"{task.name} ended with {code}; the last line of {task.log}: {last[:300]}")
+
+
+def devices() -> dict[str, str]:
+    """Environment of a training: several processes need to be told that there are only CPUs."""
+    import torch
+
+    return {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
 # -------------------- sounds

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import INNER, UserError
 from visaudio import tables
+from visaudio.cli.common import guard
 from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,15 +40,7 @@ ROWS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        run(options, tables.shown_command("benchmarks/leaderboard.py", given))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return guard(lambda: run(options, tables.shown_command("benchmarks/leaderboard.py", given)))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -68,7 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, command: str) -> None:
+def run(options: argparse.Namespace, command: str) -> int:
     others = dict(given(text) for text in options.system)
     clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
     rows = [name for name in ROWS if name != LEARNED or options.spatialiser]
@@ -86,6 +79,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     if options.write_to:
         tables.replace_part(options.write_to, "leaderboard", text)
     print(text)
+    return 0
 
 
 def given(text: str) -> tuple[str, Path]:

@@ -82,7 +82,9 @@ def benchmark_table(
         found = SeedTable(scored.figures, methods, among)
         columns = [figure for figure in (OF_KINDS if name else OF_ALL) if figure in found.figures]
         count = max(found.clips.values())
-        what = f"{GROUPS[name]} ({count} clips)" if among else f"All {count} clips"
+        what = (
+            f"{GROUPS[name]} ({count} {'clip' if count == 1 else 'clips'})" if among else f"All {count} clips"
+        )
         parts.append(f"{what[0].upper()}{what[1:]}:\n\n{markdown(found, titles, columns, before or {})}")
     noticed = [f"- {line(problem)}" for problem in scored.problems.found() if problem.serious]
     return "\n".join([*parts, *(["Noticed:\n", *noticed, ""] if noticed else [])])

@@ -39,7 +39,7 @@ def _given(options):
 
 def _config(task):
     """What the train.py of a task would train."""
-    arguments = list(task.command[2:])
+    arguments = list(task.command[1:])
     config = arguments[arguments.index("--config") + 1] if "--config" in arguments else None
     return load_train_config(config, [a for a in arguments if "=" in a and not a.startswith("--")])
 
@@ -67,9 +67,11 @@ def test_each_variant_is_the_one_before_with_one_thing_more(ablation, options):
 
 
 def test_the_trunk_is_mono_and_starts_from_nothing(ablation, options):
-    config = _config(ablation.trunk(options))
+    task = ablation.trunk(options)
+    config = _config(task)
     assert config.init_from is None and not config.model.network.dual_branch
-    assert (config.flow.loop.max_minutes, config.threads) == (40, 2)
+    assert (config.flow.loop.max_minutes, config.threads) == (40, 1)
+    assert "--nproc_per_node=2" in task.command
 
 
 def test_equal_time_is_as_many_steps_as_fit_alone(ablation, options, monkeypatch):
