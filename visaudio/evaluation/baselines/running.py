@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class Request:
             raise UserError(f"--hfov_deg {self.hfov_deg:g}: expected 10 to 170 degrees")
 
 
+MAX_FAILED = 20  # after so many the rest is not tried
 Bar = Callable[[str, int], Any]  # (what, of how many) -> a context with update(number)
 
 
@@ -183,15 +185,28 @@ def run_jobs(
     """Calls function(*job), which gives the number it made, for each job, in `workers` processes.
 
     start: a function and what it is given first, with the number of threads to use, in every process.
-    UserError of a job ends all; so does a process that dies.
+    A UserError of a job lets the others go on, up to MAX_FAILED of them, so that one run names all bad files;
+    then it is raised. A process that dies ends all.
     """
+    failed: list[str] = []
+
+    def count(call: Callable[[], int]) -> None:
+        try:
+            shown.update(call())
+        except UserError as error:
+            failed.append(str(error))
+            if len(failed) >= MAX_FAILED:
+                raise _all_of(failed) from None
+
     with progress as shown:
         shown.update(done)
         if workers < 2 or len(jobs) < 2:
             if start and jobs:
                 start[0](start[1], None)
             for job in jobs:
-                shown.update(function(*job))
+                count(partial(function, *job))
+            if failed:
+                raise _all_of(failed)
             return
         prepare = {"initializer": start[0], "initargs": (start[1], 1)} if start else {}
         # spawn, not fork: the parent may hold torch's threads, which a fork would break
@@ -200,7 +215,7 @@ def run_jobs(
             with one_thread_each():  # processes start as jobs are given
                 futures = [pool.submit(function, *job) for job in jobs]
             for finished in as_completed(futures):
-                shown.update(finished.result())
+                count(finished.result)
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (out of memory?); what is finished stays, and the same command goes "
@@ -208,3 +223,15 @@ def run_jobs(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+        if failed:
+            raise _all_of(failed)
+
+
+def _all_of(failed: Sequence[str]) -> UserError:
+    """One line for all that failed: the first in full, of the others what they are about."""
+    first, *others = sorted(failed)
+    if not others:
+        return UserError(first)
+    shown = "; ".join(others[:5]) + (f"; and {len(others) - 5} more" if len(others) > 5 else "")
+    many = f"{len(failed)} or more" if len(failed) >= MAX_FAILED else str(len(failed))
+    return UserError(f"{many} failed, what is finished stays: {first}; {shown}")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from tqdm import tqdm
 
 from bi_audio_dataset.ambisonics import encode
 from bi_audio_dataset.binaural import BinauralDecoder
@@ -13,6 +14,7 @@ from bi_audio_dataset.schema import UserError
 from visaudio.cli.baselines import main
 from visaudio.evaluation import cues
 from visaudio.evaluation.baselines.importing import Item, items_of, match, to_ears
+from visaudio.evaluation.baselines.running import MAX_FAILED, run_jobs
 
 RATE = 16000
 
@@ -212,3 +214,29 @@ def test_import_writes_a_folder_and_goes_on(tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, "--yaw_deg", "20"]) == 2
     assert "holds sounds made otherwise (yaw_deg 0.0, now 20.0, clip b)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_run_names_all_files_that_are_of_no_use(workers, tmp_path, capsys):
+    folder = tmp_path / "from"
+    write(folder, ["a.wav", "b.wav"])
+    (folder / "c.wav").write_bytes(b"no sound")
+    soundfile.write(folder / "d.wav", np.zeros((0, 2)), RATE)
+    command = ["import", "--from", str(folder), "--name", "other", "--workers", workers]
+    assert main([*command, "--pattern", "{id}.wav", "--output", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: 2 failed, what is finished stays: ")
+    assert "c.wav" in line and "d.wav: holds no samples" in line
+    assert sorted(path.name for path in (tmp_path / "out" / "other").glob("*.flac")) == ["a.flac", "b.flac"]
+
+
+def test_what_fails_for_every_file_ends_before_all_are_tried():
+    tried = []
+
+    def fail(number: int) -> int:
+        tried.append(number)
+        raise UserError(f"file {number}: no")
+
+    with pytest.raises(UserError, match=f"^{MAX_FAILED} or more failed.*; and {MAX_FAILED - 6} more$"):
+        run_jobs(fail, [(number,) for number in range(100)], 1, tqdm(disable=True))
+    assert len(tried) == MAX_FAILED
