@@ -25,6 +25,7 @@ from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, open_dataset, read_clip
 from visaudio.evaluation import plausibility
+from visaudio.evaluation.intervals import RESAMPLES, figures_of, resample
 from visaudio.evaluation.lateral import ANALYSIS_RATE_HZ
 from visaudio.evaluation.measures import ClipSet, Heard, Scene, Settings
 from visaudio.evaluation.synth_benchmark import GROUPS, derangement, groups_of
@@ -37,7 +38,6 @@ SYSTEMS = {
     "shuffled": "another clip's sound",
 }
 FIGURES = ("plausibility", "plausibility_side", "plausibility_follow")
-RESAMPLES = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,14 +140,11 @@ def table(clips: dict[str, Clip], member: dict[str, set[str]], heard: dict[str, 
 
 
 def intervals(measure: plausibility.Plausibility, clips: ClipSet) -> list[str]:
-    count, rng = len(clips.ids), np.random.default_rng(0)
-    value = measure.summarise(clips, np.arange(count))
-    drawn = [measure.summarise(clips, rng.integers(count, size=count)) for _ in range(RESAMPLES)]
+    figures = figures_of(resample(measure, clips, RESAMPLES))
     cells = []
     for spec in (s for s in measure.figures if s.name in FIGURES):
-        spread = spec.factor * np.array([d[spec.name] for d in drawn])
-        low, high = np.nanpercentile(spread, [2.5, 97.5]) if np.isfinite(spread).any() else (np.nan, np.nan)
-        shown = (spec.factor * value[spec.name], low, high)
+        found = figures[spec.name]
+        shown = (spec.factor * value for value in (found.value, found.low, found.high))
         cells.append("{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*shown, n=min(spec.digits, 2)))
     return cells
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from visaudio.data.dataset import Clip, SourceTrack
 from visaudio.evaluation import cues, onsets
+from visaudio.evaluation.intervals import RESAMPLES, draws, interval
 
 ANALYSIS_RATE_HZ = 22050
 ACTIVE_DB = -30.0
@@ -30,7 +31,6 @@ SIDE_DEG = 20.0
 MOVING_DEG = 10.0
 VISIBLE_SHARE = 0.95
 STATIC_DEG = 1.0
-RESAMPLES = 1000
 
 
 # -------------------- clips and their groups
@@ -209,7 +209,7 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
     if not scores:
         return {}
     count = len(scores)
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    drawn = np.stack(list(draws(count, RESAMPLES, seed)))
     sums = np.stack([score.sums for score in scores])
     within = np.array([score.r_moving for score in scores])
     weights = np.stack([np.bincount(row, minlength=count) for row in drawn])
@@ -217,9 +217,7 @@ def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
     resampled = pooled(weights @ sums) | {"r_moving": _nanmedian(within[drawn])}
     figures = {}
     for name, value in values.items():
-        spread = resampled[name][np.isfinite(resampled[name])]
-        low, high = np.percentile(spread, [2.5, 97.5]) if spread.size else (np.nan, np.nan)
-        figures[name] = Figure(float(value), float(low), float(high))
+        figures[name] = Figure(float(value), *interval(resampled[name]))
     return figures
 
 
@@ -227,17 +225,15 @@ def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> 
     """Figures of `a` less those of `b`, which scored the same clips: both over the same resamples."""
     if len(a) != len(b) or not a:
         raise ValueError(f"expected scores of the same clips, got {len(a)} and {len(b)}")
-    drawn = np.random.default_rng(seed).integers(len(a), size=(RESAMPLES, len(a)))
+    drawn = draws(len(a), RESAMPLES, seed)
     weights = np.stack([np.bincount(row, minlength=len(a)) for row in drawn])
     ours, theirs = (np.stack([score.sums for score in scores]) for scores in (a, b))
     values, others = pooled(ours.sum(axis=0)), pooled(theirs.sum(axis=0))
     resampled, other_resampled = pooled(weights @ ours), pooled(weights @ theirs)
     figures = {}
     for name, value in values.items():
-        spread = resampled[name] - other_resampled[name]
-        spread = spread[np.isfinite(spread)]
-        low, high = np.percentile(spread, [2.5, 97.5]) if spread.size else (np.nan, np.nan)
-        figures[name] = Figure(float(value - others[name]), float(low), float(high))
+        bounds = interval(resampled[name] - other_resampled[name])
+        figures[name] = Figure(float(value - others[name]), *bounds)
     return figures
 
 
