@@ -72,6 +72,16 @@ def test_an_ablation_changes_its_switches_alone(name, base, changes):
     assert len((FOLDER / f"ablation-{name}.yaml").read_text().splitlines()) <= 10
 
 
+def test_the_shipped_recipe_is_a_number_of_steps_of_every_stage():
+    """A run without time budgets ends with the same weights wherever it is stopped."""
+    shipped = load_train_config(FOLDER / "tiny-shipped.yaml")
+    assert shipped.model == load_train_config().model  # what the package's weights fit
+    stages = (shipped.codec, shipped.clip, shipped.synchformer, shipped.flow)
+    assert [stage.loop.max_minutes for stage in stages] == [0, 0, 0, 0]
+    kept = shipped.data.clips * 0.9  # clips for training, all of which the encoders see
+    assert min(shipped.clip.max_clips, shipped.synchformer.max_clips) >= kept
+
+
 def test_every_ablation_is_held_by_the_test_above():
     marks = test_an_ablation_changes_its_switches_alone.pytestmark[0].args[1]
     assert {f"ablation-{name}" for name, *_ in marks} == {p.stem for p in FILES if "ablation" in p.stem}
