@@ -9,8 +9,9 @@ A small network reads, for each slot of the sync track (80 ms), whether any sour
 it lies, from Synchformer's tokens, the pictures' embeddings and their grid: all that the flow is told but
 words and lens. It is trained on the annotations of the training clips, and asked on held-out clips of one
 source in view what the quality table asks of a generated sound: in frames in which the source is active and
-lies more than SIDE_DEG to a side, is it said to be active, and there? Mirror images are both trained on and
-averaged over. The threshold of activity is where as many slots of the validation clips are said to be active
+lies more than SIDE_DEG to a side, is it said to be active, and there? The same is asked of the validation
+clips, whose looks and sounds are drawn as the training's are. Mirror images are both trained on and averaged
+over. The threshold of activity is where as many slots of the validation clips are said to be active
 as are.
 
 Legend: B clips, U slots, D dimensions, F frames at 25 Hz.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,19 @@ def run(options: argparse.Namespace, command: str) -> int:
     torch.manual_seed(options.seed)
     reader = Reader(train, sequence)
     fit(reader, train, truths(options.train_data, "train", sequence), options)
-    threshold = balance(reader, validation, truths(options.train_data, "validation", sequence))
-    asked = {n: t for n, t in truths(options.dataset, "test", sequence).items() if t.gated}
-    counts = np.stack([count(reader, held_out, name, truth, threshold) for name, truth in asked.items()])
-    text = f"`{command}` at commit `{tables.commit(ROOT)}`; {len(asked)} clips.\n\n{table(counts)}"
+    known = truths(options.train_data, "validation", sequence)
+    threshold = balance(reader, validation, known)
+    columns = {
+        "training's looks and sounds": (validation, known),
+        "held-out ones": (held_out, truths(options.dataset, "test", sequence)),
+    }
+    counts = {
+        f"{what}, {sum(t.gated for t in of.values())} clips": [
+            count(reader, features, name, t, threshold) for name, t in of.items() if t.gated
+        ]
+        for what, (features, of) in columns.items()
+    }
+    text = f"`{command}` at commit `{tables.commit(ROOT)}`.\n\n{table(counts)}"
     if options.write_to:
         tables.replace_part(options.write_to, "feature_limit", text)
     print(text)
@@ -228,16 +238,24 @@ ROWS = (
 )
 
 
-def table(counts: np.ndarray) -> str:
-    """counts (clips, 7) -> Markdown, with intervals over clips."""
+def table(counts: Mapping[str, Sequence[np.ndarray]]) -> str:
+    """Column -> counts (7,) of each clip, as Markdown with intervals over clips."""
+    lines = [f"| what the features tell | {' | '.join(counts)} |", "| --- |" + " --- |" * len(counts)]
+    cells = [_cells(np.stack(of)) if of else ["-"] * len(ROWS) for of in counts.values()]
+    for row, (what, _, _) in enumerate(ROWS):
+        lines.append(f"| {what} | {' | '.join(of[row] for of in cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(counts: np.ndarray) -> list[str]:
     resampled = np.stack([counts[index].sum(axis=0) for index in draws(len(counts), RESAMPLES, 0)])
-    total = counts.sum(axis=0)
-    lines = ["| what the features tell | value [95 % interval] |", "| --- | --- |"]
-    for what, above, below in ROWS:
+    total, cells = counts.sum(axis=0), []
+    for _, above, below in ROWS:
         with np.errstate(invalid="ignore"):
             low, high = interval(100 * resampled[:, above] / resampled[:, below])
-        lines.append(f"| {what} | {100 * total[above] / total[below]:.1f} [{low:.1f}, {high:.1f}] |")
-    return "\n".join(lines)
+            value = 100 * total[above] / total[below]
+        cells.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+    return cells
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ def test_it_reads_sides_that_the_features_hold(
     given = ["--train-data", str(fake_biaudio), "--train", str(micro_features), "--dataset", str(heldout)]
     assert script.main([*given, "--features", str(heldout_features), "--steps", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "3 clips" in lines[0]
+    assert "sounds, 1 clips | held-out ones, 3 clips |" in lines[2]
     (right,) = [line for line in lines if "side right, whether" in line]
-    assert float(right.split("|")[2].split()[0]) > 95
+    assert float(right.split("|")[3].split()[0]) > 95
 
 
 def test_features_of_other_weights_are_one_line(
