@@ -22,23 +22,27 @@ at once, of one thread each; sampling takes about a second of a core for a clip 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from bi_audio_dataset.schema import INNER, UserError
+from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.cli.common import guard
-from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
+from visaudio.cli.benchmark_scoring import add_scoring_options, clips_of, published_of
+from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.evaluation.benchmark_table import benchmark_table
+from visaudio.evaluation.synth_outputs import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUNK = "trunk"
@@ -73,17 +77,51 @@ VARIANTS = (
     Variant(LEARNED, "two stages, learned head", "mirror", of="mono"),
 )
 BOUNDS = {"codec": "codec round trip of the truth", "shuffled": "{}, another clip's picture"}
-CALIBRATION_STEPS = 40
+CALIBRATION_STEPS, HEAD_CALIBRATION_MINUTES = 40, 0.5
 
 
 @dataclass(frozen=True)
 class Task:
-    """A command that makes `folder`; finished where `done` is there. Its output goes to `log`."""
+    """A command that makes a folder; finished where `done` is there. Its output goes to `log`, beside which
+    `made_from` is kept: an unfinished or finished task of that folder that was made from anything else is
+    another one."""
 
     name: str
     command: tuple[str, ...]
     done: Path
     log: Path
+    made_from: Mapping[str, Any]
+    links: Mapping[Path, Path] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """The folder, its links and the record. UserError where it was made from something else, or cannot
+        be written."""
+        folder, record = self.log.parent, self.log.with_name("made_from.json")
+        now = json.loads(json.dumps(self.made_from))
+        there = self._recorded(record)
+        if there is not None and there != now:
+            key = next(k for k in (*now, *there) if there.get(k) != now.get(k))
+            raise UserError(
+                f"{folder} was made otherwise ({key}: {there.get(key)}, now {now.get(key)}): give another "
+                "--output, or remove the folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for link, target in self.links.items():
+                if not link.exists():
+                    link.symlink_to(target, target_is_directory=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        write_whole(record, (json.dumps(now, indent=1) + "\n").encode())
+
+    def _recorded(self, record: Path) -> dict[str, Any] | None:
+        """What the folder was made from; None where nothing is there yet."""
+        if not record.is_file():
+            return {} if self.done.is_file() else None
+        try:
+            return dict(json.loads(record.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{record}: cannot be read ({error}); remove the folder") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,47 +131,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_scoring_options(parser)
     add = parser.add_argument
     names = ", ".join(variant.name for variant in VARIANTS)
     add("--run", type=Path, required=True, help="a run of train.py that has its features")
     add("--train-data", required=True, help="the dataset of that run")
-    add("--dataset", required=True, help="a BiAudio folder or Hub repository that holds the benchmark")
-    add("--config", default="benchmark", choices=("default", *INNER), help="of it (default: benchmark)")
-    add(
-        "--any-set",
-        action="store_true",
-        help="another set than the benchmark: its test split; the table says so",
-    )
     add("--output", type=Path, required=True)
-    add("--seeds", type=int, default=3, help="trainings of each variant (default: 3)")
-    add("--minutes", type=float, default=10.0, help="of each training, at most 60 (default: 10)")
-    add("--trunk-minutes", type=float, default=40.0, help="of the mono network (default: 40)")
-    add("--trunk-processes", type=int, default=2, help="of that training, by torchrun (default: 2)")
-    add("--processes", type=int, default=2, help="trainings at once, of one thread each (default: 2)")
+    add("--seeds", type=positive_int, default=3, help="trainings of each variant (default: 3)")
+    add("--minutes", type=positive, default=10.0, help="of each training, at most 60 (default: 10)")
+    add("--trunk-minutes", type=positive, default=40.0, help="of the mono network (default: 40)")
+    add("--trunk-processes", type=positive_int, default=2, help="of that training, by torchrun (default: 2)")
+    add("--processes", type=positive_int, default=2, help="trainings at once, one thread each (default: 2)")
     add("--variants", help=f"only these, by commas: {names}")
-    add("--limit", type=int, help="only the first N clips (for a quick look)")
     add("--set", action="append", default=[], metavar="key=value", help="for every training; may be repeated")
     add("--no-bounds", action="store_true", help="without ceiling and floor")
-    add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace, command: str) -> int:
     variants = chosen(options.variants)
     check(options)
-    clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
-    options.output.mkdir(parents=True, exist_ok=True)
+    published, clips = published_of(options), clips_of(options)
     trained = [variant for variant in variants if not variant.of]
     do([trunk(options)], 1)
     steps = {variant.name: steps_of(options, variant) for variant in trained}
     tasks = [training(options, v, seed, steps[v.name]) for v in trained for seed in range(options.seeds)]
     do(tasks, options.processes)
     systems = {v.name: [sounds(options, v, seed) for seed in range(options.seeds)] for v in trained}
-    heads = [head(options, seed) for seed in range(options.seeds)] if LEARNED in names(variants) else []
-    do(heads, options.processes)
+    if LEARNED in names(variants):
+        steps[LEARNED] = head_steps(options)
+        do([head(options, seed, steps[LEARNED]) for seed in range(options.seeds)], options.processes)
     for variant in (v for v in variants if v.of):
         systems[variant.name] = [second_stage(options, variant, seed) for seed in range(options.seeds)]
     if not options.no_bounds:
@@ -142,18 +170,14 @@ def run(options: argparse.Namespace, command: str) -> int:
     titles["shuffled"] = titles["shuffled"].format(trained[-1].title)
     before = {variant.name: variant.before for variant in variants if variant.before in systems}
     where = options.output / "evaluation"
-    text = benchmark_table(systems, clips, where, titles, before, workers=options.processes)
+    text = benchmark_table(systems, clips, where, titles, before, options.processes, published)
     counted = ", ".join(f"{titles[name]} {count}" for name, count in steps.items())
     about = (
         f"`{command}` at commit `{tables.commit(ROOT)}`; trunk {options.trunk_minutes:g} min of "
         f"{options.trunk_processes} processes, then "
         f"{options.seeds} seeds of {options.minutes:g} min of one thread for each variant (steps: {counted})"
     )
-    text = f"{about}.\n\n{text}"
-    (options.output / "table.md").write_text(text)
-    if options.write_to:
-        tables.replace_part(options.write_to, "ablation", text)
-    print(text)
+    tables.publish(f"{about}.\n\n{text}", options.output / "table.md", options.write_to, "ablation")
     return 0
 
 
@@ -176,10 +200,9 @@ def chosen(wanted: str | None) -> list[Variant]:
 
 def check(options: argparse.Namespace) -> None:
     """UserError for what would come to light after hours."""
-    if not 0 < options.minutes <= 60:
+    tables.check_part(options.write_to, "ablation")
+    if options.minutes > 60:
         raise UserError(f"--minutes {options.minutes:g}: expected more than 0 and at most 60")
-    if min(options.seeds, options.processes, options.trunk_processes) < 1:
-        raise UserError("--seeds, --processes and --trunk-processes: expected at least 1")
     for part in DONE:
         record = options.run / part / "stage.json"
         if not record.is_file() or not json.loads(record.read_text()).get("finished"):
@@ -202,15 +225,14 @@ def steps_of(options: argparse.Namespace, variant: Variant) -> int:
     """How many steps a training of this variant has: measured once, and kept."""
     name = f"calibration-{variant.name}"
     kept = options.output / name / "steps.json"
+    task = _train(options, name, variant, _after_trunk(options, 0, CALIBRATION_STEPS))
+    task.begin()
     if not kept.is_file():
-        task = _train(options, name, variant, _after_trunk(options, 0, CALIBRATION_STEPS))
         do([task], 1)
         found = re.findall(r"([\d.]+) s/step", task.log.read_text(encoding="utf-8"))
         if not found:
             raise UserError(f"{task.log} does not say how long a step takes")
-        partial = kept.with_suffix(".tmp")
-        partial.write_text(json.dumps({"seconds_per_step": float(found[-1])}) + "\n")
-        partial.replace(kept)
+        write_whole(kept, (json.dumps({"seconds_per_step": float(found[-1])}) + "\n").encode())
     seconds = json.loads(kept.read_text())["seconds_per_step"]
     return max(1, round(60 * options.minutes / seconds))
 
@@ -228,39 +250,51 @@ def _train(
     options: argparse.Namespace, name: str, variant: Variant, settings: tuple[str, ...], processes: int = 1
 ) -> Task:
     folder = options.output / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in DONE:  # the run's own, which no variant changes
-        if not (folder / part).exists():
-            (folder / part).symlink_to((options.run / part).resolve(), target_is_directory=True)
     config = ("--config", str(ROOT / variant.config)) if variant.config else ()
-    overrides = (
-        f"output={folder}",
-        f"data.path={options.train_data}",
-        "flow.loop.validate_every=0",
-        *variant.overrides,
-        *settings,
-        *options.set,
-    )
+    chosen = ("flow.loop.validate_every=0", *variant.overrides, *settings, *options.set)
+    overrides = (f"output={folder}", f"data.path={options.train_data}", *chosen)
     several = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
     launch = (sys.executable, *(several if processes > 1 else ()), str(ROOT / "train.py"))
     command = (*launch, *config, "--adopt", "--stages", "flow,export", *overrides)
-    return Task(name, command, folder / "model" / "config.json", folder / "train.log")
+    made_from = {"config": variant.config, "settings": chosen, "processes": processes, **_material(options)}
+    links = {folder / part: (options.run / part).resolve() for part in DONE}  # which no variant changes
+    return Task(name, command, folder / "model" / "config.json", folder / "train.log", made_from, links)
 
 
-def head(options: argparse.Namespace, seed: int) -> Task:
-    """The learned head of the two-stage variant, which gets the time that every other training gets."""
-    folder = options.output / f"head-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+def head_steps(options: argparse.Namespace) -> int:
+    """How many steps the two stages' learned head has: as many as fit into the same time, alone."""
+    task = _head(options, "calibration-head", 0, ("--minutes", f"{HEAD_CALIBRATION_MINUTES:g}"))
+    do([task], 1)
+    done = json.loads(task.done.read_text())["training"]["steps"]
+    return max(1, round(done * options.minutes / HEAD_CALIBRATION_MINUTES))
+
+
+def head(options: argparse.Namespace, seed: int, steps: int) -> Task:
+    return _head(options, f"head-{seed}", seed, ("--steps", str(steps)))
+
+
+def _head(options: argparse.Namespace, name: str, seed: int, length: tuple[str, ...]) -> Task:
+    folder = options.output / name
     command = (
         *(sys.executable, "-m", "visaudio.evaluation.baselines", "train-spatialiser"),
         *("--dataset", options.train_data, "--features", str(options.run / "features")),
-        *("--output", str(folder / "head"), "--minutes", f"{options.minutes:g}", "--seed", str(seed)),
+        *("--output", str(folder / "head"), *length, "--seed", str(seed)),
     )
-    return Task(folder.name, command, folder / "head" / "spatialiser.json", folder / "train.log")
+    made_from = {"settings": [*length, f"seed={seed}"], **_material(options)}
+    return Task(name, command, folder / "head" / "spatialiser.json", folder / "train.log", made_from)
+
+
+def _material(options: argparse.Namespace) -> dict[str, str]:
+    """What the trainings see: the dataset, and a digest of the features' index."""
+    index = (options.run / "features" / "features.json").read_bytes()
+    return {"train_data": options.train_data, "features": hashlib.sha256(index).hexdigest()[:16]}
 
 
 def do(tasks: Sequence[Task], processes: int) -> None:
-    """Runs what is not finished, `processes` at once. UserError with the log's last line where one fails."""
+    """Runs what is not finished, `processes` at once. UserError where one was made from something else, and
+    with the log's last line where one fails."""
+    for task in tasks:
+        task.begin()
     todo = [task for task in tasks if not task.done.is_file()]
     if not todo:
         return
@@ -330,7 +364,9 @@ def second_stage(options: argparse.Namespace, variant: Variant, seed: int) -> Pa
 def bound(options: argparse.Namespace, name: str, last: Variant) -> Path:
     """last: the trained variant whose first seed makes it."""
     model = options.output / f"{last.name}-0" / "model"
-    return _baseline(options, name, options.output / "bounds", model=str(model))
+    # shuffled clips depend on how many there are
+    where = "bounds" if options.limit is None else f"bounds-of-{options.limit}"
+    return _baseline(options, name, options.output / where, model=str(model))
 
 
 def _baseline(options: argparse.Namespace, name: str, output: Path, **settings) -> Path:

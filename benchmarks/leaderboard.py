@@ -19,10 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bi_audio_dataset.schema import INNER, UserError
+from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.cli.common import guard
-from visaudio.evaluation.benchmark_table import benchmark_clips, benchmark_table
+from visaudio.cli.benchmark_scoring import add_scoring_options, clips_of, published_of
+from visaudio.cli.common import Parser, guard, positive_int
+from visaudio.evaluation.baselines import sources
+from visaudio.evaluation.benchmark_table import Clips, benchmark_table
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNED = "two-stage-learned"
@@ -44,26 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_scoring_options(parser)
     add = parser.add_argument
-    add("--dataset", required=True, help="a BiAudio folder or Hub repository that holds the benchmark")
-    add("--config", default="benchmark", choices=("default", *INNER), help="of it (default: benchmark)")
-    add("--any-set", action="store_true", help="take another set's test split; the table says so")
     add("--model", default="tiny", help="packaged name, model folder or Hub repository (default: tiny)")
     add("--output", type=Path, required=True)
     add("--system", action="append", default=[], metavar="NAME=DIR", help="sounds of another system")
     add("--spatialiser", type=Path, help=f"for {LEARNED}: what baselines train-spatialiser wrote")
-    add("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
-    add("--limit", type=int, help="only the first N clips (for a quick look)")
-    add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
+    add("--workers", type=positive_int, default=2, help="processes of one thread each (default: 2)")
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    others = dict(given(text) for text in options.system)
-    clips = benchmark_clips(options.dataset, options.config, options.limit, options.any_set)
+    tables.check_part(options.write_to, "leaderboard")
+    published, clips = published_of(options), clips_of(options)
+    others = dict(given(text, clips) for text in options.system)
     rows = [name for name in ROWS if name != LEARNED or options.spatialiser]
     for name in others:
         if name in ROWS:
@@ -73,19 +70,22 @@ def run(options: argparse.Namespace, command: str) -> int:
     systems |= {name: [folder] for name, folder in others.items()}
     titles = {name: ROWS[name].format(own) for name in rows} | {name: name for name in others}
     where = options.output / "evaluation"
-    text = benchmark_table(systems, clips, where, titles, workers=options.workers)
-    text = f"`{command}` at commit `{tables.commit(ROOT)}`.\n\n{text}"
-    (options.output / "table.md").write_text(text)
-    if options.write_to:
-        tables.replace_part(options.write_to, "leaderboard", text)
-    print(text)
+    text = benchmark_table(systems, clips, where, titles, workers=options.workers, published=published)
+    tables.publish(
+        f"`{command}` at commit `{tables.commit(ROOT)}`.\n\n{text}",
+        options.output / "table.md",
+        options.write_to,
+        "leaderboard",
+    )
     return 0
 
 
-def given(text: str) -> tuple[str, Path]:
+def given(text: str, clips: Clips) -> tuple[str, Path]:
+    """UserError for what is no folder, or lacks a clip: before hours are spent on the other rows."""
     name, separator, folder = text.partition("=")
     if not separator or not name or not Path(folder).is_dir():
         raise UserError(f"--system {text}: expected NAME=DIR, a folder of sounds")
+    sources.sounds_of(folder, clips.ids, f"--system {name}")
     return name, Path(folder)
 
 
@@ -97,10 +97,12 @@ def make(options: argparse.Namespace, name: str) -> Path:
     def bar(what: str, total: int) -> tqdm:
         return tqdm(total=total, desc=f"{name}: {what}", unit="clip", smoothing=0.05)
 
+    # shuffled clips depend on how many there are
+    sounds = "sounds" if options.limit is None else f"sounds-of-{options.limit}"
     request = Request(
         name,
         options.dataset,
-        options.output / "sounds",
+        options.output / sounds,
         config=options.config,
         model=options.model,
         spatialiser=options.spatialiser if name == LEARNED else None,

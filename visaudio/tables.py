@@ -14,12 +14,31 @@ def marks(name: str) -> tuple[str, str]:
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
+def check_part(path: Path | None, name: str) -> None:
+    """UserError where a file, if one is given, lacks the marks of `name`: before the table is made."""
+    begin, end = marks(name)
+    text = path.read_text() if path is not None and path.is_file() else ""
+    if path is not None and (begin not in text or end not in text):
+        raise UserError(f"{path}: holds no {begin} ... {end}")
+
+
+def publish(text: str, kept: Path, path: Path | None, name: str) -> None:
+    """A finished table to stdout, to the file `kept`, and between the marks of `name` in `path` if given.
+    UserError where one cannot be written."""
+    print(text)
+    try:
+        kept.write_text(text)
+        if path is not None:
+            replace_part(path, name, text)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
 def replace_part(path: Path, name: str, table: str) -> None:
     """Puts the table between the marks of `name` in a Markdown file. UserError where they are not there."""
+    check_part(path, name)
     begin, end = marks(name)
-    text = path.read_text() if path.is_file() else ""
-    if begin not in text or end not in text:
-        raise UserError(f"{path}: holds no {begin} ... {end}")
+    text = path.read_text()
     before, after = text.split(begin)[0], text.split(end)[1]
     path.write_text(f"{before}{begin}\n{table.rstrip()}\n{end}{after}")
 

@@ -66,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", default="test", help="of a BiAudio dataset (default: test)")
     add("--config", choices=("default", *INNER), default="default", help="of a BiAudio dataset")
     add("--limit", type=positive_int, metavar="N", help="the first N clips by name, for a quick look")
-    add("--measures", type=_names, metavar="a,b", help="these alone (default: all that can be had)")
+    add("--measures", type=comma_names, metavar="a,b", help="these alone (default: all that can be had)")
     add(
         "--weights",
         action="append",
         default=[],
-        type=_named,
+        type=name_and_path,
         metavar="NAME=PATH",
         help="a measure's weights from a file; may be repeated (names: docs/metrics.md)",
     )
@@ -82,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DEG",
         help="lens of videos whose dataset does not say it, for measures of picture and sound (default: 90)",
     )
-    add("--detector_labels", type=_names, default=(), metavar="a,b", help="what a detector is to look for")
+    add(
+        "--detector_labels",
+        type=comma_names,
+        default=(),
+        metavar="a,b",
+        help="what a detector is to look for",
+    )
     add("--device", help="of measures and models that use torch (default: a GPU if there is one)")
     add("--workers", type=positive_int, metavar="N", help="processes (default: one for each core, at most 8)")
     add("--seed", type=int, default=0, help="of the model's noise and of the bootstrap (default: 0)")
@@ -97,11 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> tuple[str, ...]:
+def comma_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _named(text: str) -> tuple[str, str]:
+def name_and_path(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"expected NAME=PATH, got '{text}'")

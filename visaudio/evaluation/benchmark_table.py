@@ -7,7 +7,7 @@ What else was noticed (silent sounds, which count as wrong, other lengths) stand
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bi_audio_dataset.schema import BENCHMARK_CLIPS, BENCHMARK_VERSION, UserError, is_benchmark_id
@@ -24,20 +24,44 @@ OF_KINDS = (
     "truth_side", "truth_r", "truth_r_moving", "truth_ild_error_db", "truth_itd_phase_us", "truth_onset_f1",
     "truth_sound_class", "silent_share",
 )  # fmt: skip
-# problems after which a system is not scored on every clip
+# of all clips, where the paper's measures are asked for
+OF_NETWORKS = (
+    "fd_vgg_avg", "fd_panns_avg", "fd_passt_avg", "kl_panns_avg", "kl_passt_avg", "is_panns_avg", "desync",
+    "clap_text", "ib_score",
+)  # fmt: skip
+NETWORKS = ("panns", "passt", "vggish", "desync", "clap", "imagebind")
+# problems after which a system is not scored on every clip, or not on the whole of it
 LEFT_OUT = (
-    "missing_generated", "unreadable", "truncated", "not_finite", "empty", "too_short", "channels", "failed",
+    "missing_generated", "unreadable", "truncated", "not_finite", "empty", "too_short", "channels", "length",
+    "failed",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Clips:
-    """What is scored on. limit: the first so many by name, None for all. what: in words, for the table."""
+    """What is scored on. limit: the first so many by name, None for all; ids: those. what: in words, for the
+    table."""
 
     dataset: str
     config: str
     limit: int | None
     what: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Measures of published networks that are asked for too. measures: of NETWORKS; weights, device: of
+    measures.Settings."""
+
+    measures: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in self.measures:
+            if name not in NETWORKS:
+                raise UserError(f"--measures: there is no '{name}' to add, expected of {', '.join(NETWORKS)}")
 
 
 def benchmark_clips(
@@ -55,7 +79,7 @@ def benchmark_clips(
     what = what if whole else f"{Path(dataset).name}, which is not the benchmark"
     if limit is not None and limit < len(ids):
         what = f"the first {limit} of {len(ids)} clips of {what}"
-    return Clips(str(dataset), config, limit, what)
+    return Clips(str(dataset), config, limit, what, tuple(sorted(ids)[:limit]))
 
 
 def benchmark_table(
@@ -65,12 +89,20 @@ def benchmark_table(
     titles: Mapping[str, str],
     before: Mapping[str, str] | None = None,
     workers: int = 1,
+    published: Published = Published(),
 ) -> str:
     """Markdown. systems: method -> folders of sounds, one for each seed; titles: of methods, in words;
     before: method -> the one it is held against. output: gets the cache. UserError where a system lacks a
-    clip."""
+    clip, or a measure that is asked for cannot be had."""
     folders = {f"{name}-{seed}": folder for name, of in systems.items() for seed, folder in enumerate(of)}
-    options = Options(measures=MEASURES, workers=workers, limit=clips.limit, config=clips.config)
+    options = Options(
+        measures=(*MEASURES, *published.measures),
+        weights=published.weights,
+        device=published.device,
+        workers=workers,
+        limit=clips.limit,
+        config=clips.config,
+    )
     scored = score(folders, clips.dataset, output, options, say=print)
     _check_all_there(scored.problems)
     methods = {name: [f"{name}-{seed}" for seed in range(len(of))] for name, of in systems.items()}
@@ -82,10 +114,15 @@ def benchmark_table(
         found = SeedTable(scored.figures, methods, among)
         columns = [figure for figure in (OF_KINDS if name else OF_ALL) if figure in found.figures]
         count = max(found.clips.values())
+        networks = [figure for figure in OF_NETWORKS if figure in found.figures and not name]
         what = (
             f"{GROUPS[name]} ({count} {'clip' if count == 1 else 'clips'})" if among else f"All {count} clips"
         )
         parts.append(f"{what[0].upper()}{what[1:]}:\n\n{markdown(found, titles, columns, before or {})}")
+        if networks:
+            parts.append(
+                f"{what}, by published networks:\n\n{markdown(found, titles, networks, before or {})}"
+            )
     noticed = [f"- {line(problem)}" for problem in scored.problems.found() if problem.serious]
     return "\n".join([*parts, *(["Noticed:\n", *noticed, ""] if noticed else [])])
 

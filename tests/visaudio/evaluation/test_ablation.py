@@ -23,13 +23,14 @@ def options(ablation, tmp_path):
     for part in ablation.DONE:
         (tmp_path / "run" / part).mkdir(parents=True)
         (tmp_path / "run" / part / "stage.json").write_text(json.dumps({"finished": True}))
+    (tmp_path / "run" / "features" / "features.json").write_text("{}")
     given = ["--run", str(tmp_path / "run"), "--train-data", "data/synth", "--dataset", "data/benchmark"]
     return ablation.parse([*given, "--output", str(tmp_path / "out"), "--set", "flow.loop.batch_size=8"])
 
 
 @pytest.fixture(autouse=True)
 def whatever_clips(ablation, monkeypatch):
-    monkeypatch.setattr(ablation, "benchmark_clips", lambda *given: None)
+    monkeypatch.setattr(ablation, "clips_of", lambda options: None)
 
 
 def _given(options):
@@ -80,6 +81,7 @@ def test_equal_time_is_as_many_steps_as_fit_alone(ablation, options, monkeypatch
 
     def run(tasks, processes):
         done.extend(tasks)
+        tasks[0].begin()
         tasks[0].log.write_text("flow: step 20/40  3.000 s/step\nflow: step 40/40  1.500 s/step  0 s left\n")
 
     monkeypatch.setattr(ablation, "do", run)
@@ -94,6 +96,7 @@ def test_equal_time_is_as_many_steps_as_fit_alone(ablation, options, monkeypatch
 
 def test_a_training_sees_the_runs_own_features(ablation, options):
     task = ablation.training(options, ablation.VARIANTS[0], 0, 300)
+    task.begin()
     for part in ablation.DONE:
         assert (options.output / task.name / part / "stage.json").is_file()
     assert (options.output / task.name / "features").resolve() == (options.run / "features").resolve()
@@ -108,7 +111,6 @@ def test_two_stages_bring_what_they_stand_on(ablation):
     ("extra", "said"),
     [
         (["--minutes", "61"], "--minutes 61: expected more than 0 and at most 60"),
-        (["--seeds", "0"], "expected at least 1"),
         (["--variants", "mono,stereo"], "there is no 'stereo', expected of mono, dual"),
     ],
 )
@@ -146,7 +148,7 @@ def test_a_run_without_features_is_one_line(ablation, options, capsys):
 
 def test_a_training_that_fails_is_told_by_its_last_line(ablation, tmp_path, monkeypatch):
     script = "print('error: no such thing'); raise SystemExit(2)"
-    task = ablation.Task("dual-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log")
+    task = ablation.Task("dual-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log", {})
     with pytest.raises(ablation.UserError, match="dual-0 ended with 2; .* error: no such thing"):
         ablation.do([task], 1)
 
@@ -154,7 +156,74 @@ def test_a_training_that_fails_is_told_by_its_last_line(ablation, tmp_path, monk
 def test_what_is_done_is_not_done_again(ablation, tmp_path):
     count = tmp_path / "count"
     script = f"open({str(count)!r}, 'a').write('x'); open({str(tmp_path / 'done')!r}, 'w')"
-    task = ablation.Task("mono-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log")
+    task = ablation.Task("mono-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log", {})
     ablation.do([task], 2)
     ablation.do([task], 2)
     assert count.read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"minutes": 60.0}, ""),  # the length is that of the steps
+        ({"train_data": "data/other"}, "train_data: data/synth, now data/other"),
+        ({"set": ["flow.loop.batch_size=1"]}, "settings: .*batch_size=8.*batch_size=1"),
+    ],
+)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_training_made_otherwise_is_not_taken_for_this_one(ablation, options, changed, said, finished):
+    variant = ablation.VARIANTS[1]
+    task = ablation.training(options, variant, 0, 300)
+    task.begin()
+    if finished:
+        task.done.parent.mkdir()
+        task.done.write_text("{}")
+    for name, value in changed.items():
+        setattr(options, name, value)
+    again = ablation.training(options, variant, 0, 300)
+    if not said:
+        again.begin()
+        return
+    with pytest.raises(ablation.UserError, match=f"dual-0 was made otherwise .{said}"):
+        again.begin()
+
+
+def test_steps_features_and_records_count_too(ablation, options):
+    variant = ablation.VARIANTS[1]
+    ablation.training(options, variant, 0, 300).begin()
+    with pytest.raises(ablation.UserError, match="settings: .*steps=300.*steps=301"):
+        ablation.training(options, variant, 0, 301).begin()
+    (options.run / "features" / "features.json").write_text('{"other": 1}')
+    with pytest.raises(ablation.UserError, match="features: "):
+        ablation.training(options, variant, 0, 300).begin()
+    (options.output / "dual-0" / "made_from.json").write_text("{")
+    with pytest.raises(ablation.UserError, match="made_from.json: cannot be read .*; remove the folder"):
+        ablation.training(options, variant, 0, 300).begin()
+
+
+def test_a_finished_training_without_a_record_is_another_one(ablation, options):
+    task = ablation.training(options, ablation.VARIANTS[1], 0, 300)
+    task.done.parent.mkdir(parents=True)
+    task.done.write_text("{}")
+    with pytest.raises(ablation.UserError, match="dual-0 was made otherwise"):
+        task.begin()
+
+
+def test_heads_have_as_many_steps_as_fit_alone(ablation, options, monkeypatch):
+    def run(tasks, processes):
+        (task,) = tasks
+        assert task.command[-4:-2] == ("--minutes", "0.5")
+        task.done.parent.mkdir(parents=True)
+        task.done.write_text(json.dumps({"training": {"steps": 30}}))
+
+    monkeypatch.setattr(ablation, "do", run)
+    assert ablation.head_steps(options) == 600  # in 10 min
+    command = ablation.head(options, 2, 600).command
+    assert command[-4:] == ("--steps", "600", "--seed", "2")
+
+
+def test_a_table_that_cannot_be_written_is_said_first(ablation, options, capsys, tmp_path):
+    (tmp_path / "no_marks.md").write_text("text")
+    given = [*_given(options), "--write-to", str(tmp_path / "no_marks.md")]
+    assert ablation.main(given) == 2
+    assert "no_marks.md: holds no <!-- ablation: begin -->" in capsys.readouterr().err

@@ -95,13 +95,25 @@ def test_another_set_is_no_benchmark(dataset):
     )
 
 
-def test_the_leaderboards_mistakes_are_one_line(dataset, tmp_path, capsys):
+def test_a_sound_much_shorter_than_its_clip_is_refused(sounds, clips, tmp_path):
+    path = sorted(sounds["true"][0].iterdir())[0]
+    soundfile.write(path, soundfile.read(path)[0][:44100], 44100)
+    with pytest.raises(UserError, match="every system needs a sound of every clip: .*lengths that differ"):
+        benchmark_table(sounds, clips, tmp_path / "out", TITLES)
+
+
+def test_the_leaderboards_mistakes_are_one_line(dataset, sounds, tmp_path, capsys):
+    complete, some = sounds["true"][0], sounds["mirrored"][0]
+    min(some.iterdir()).unlink()
     leaderboard = load_script(ROOT / "benchmarks" / "leaderboard.py")
     common = ["--dataset", str(dataset), "--config", "default", "--output", str(tmp_path / "out")]
     for extra, said in (
         ([], "is not the BiAudio-Synth benchmark"),
         (["--any-set", "--system", "theirs"], "--system theirs: expected NAME=DIR"),
-        (["--any-set", "--system", f"mono={tmp_path}"], "give it another name"),
+        (["--any-set", "--system", f"theirs={some}"], f"--system theirs {some}: 1 of 3 clips have no sound"),
+        (["--any-set", "--system", f"mono={complete}"], "give it another name"),
+        (["--any-set", "--measures", "space"], "there is no 'space' to add, expected of panns"),
+        (["--any-set", "--write-to", str(tmp_path / "none.md")], "holds no <!-- leaderboard: begin -->"),
     ):
         assert leaderboard.main([*common, *extra]) == 2
         assert said in capsys.readouterr().err

@@ -31,13 +31,14 @@ def rows_of(location: str | Path, split: str, config: str = "default") -> Parque
     return rows
 
 
-def sounds_of(folder: str | Path, ids: Sequence[str]) -> dict[str, Path]:
-    """The sound file of each clip, as the evaluation finds them (pairs.py). UserError if one has none."""
+def sounds_of(folder: str | Path, ids: Sequence[str], flag: str = "--sounds") -> dict[str, Path]:
+    """The sound file of each clip, as the evaluation finds them (pairs.py). UserError if one has none; flag:
+    how the folder was given."""
     found = find_sounds(Path(folder), Problems()).sounds
     missing = [name for name in ids if name not in found]
     if missing:
         raise UserError(
-            f"--sounds {folder}: {len(missing)} of {len(ids)} clips have no sound there, the first is "
+            f"{flag} {folder}: {len(missing)} of {len(ids)} clips have no sound there, the first is "
             f"'{missing[0]}'; files are matched by their names without suffix"
         )
     return {name: found[name] for name in ids}
