@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio import hub
+from visaudio.cli.common import seed_number
 from visaudio.codec.dac import DacCodec
 from visaudio.codec.pca import StreamingCovariance
 from visaudio.data.dataset import AudioCache, build_cache, open_dataset, read_clip
@@ -113,7 +114,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--guidance-scale", type=float, default=3.0, help="of the sampler (default: 3)")
     add("--workers", type=int, default=1, help="flows trained at once, one thread each (default: 1)")
     add("--threads", type=int, default=1, help="of the codec's stages (default: 1)")
-    add("--seed", type=int, default=0, help="of everything (default: 0)")
+    add("--seed", type=seed_number, default=0, help="of everything (default: 0)")
     add("--classifier", type=Path, default=classifiers.PACKAGED)
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)

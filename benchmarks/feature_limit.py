@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.cli.common import Parser, guard, positive, positive_int, seed_number
 from visaudio.data.dataset import open_dataset, read_clip, without_media
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation.baselines.head import Block
@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--features", type=Path, required=True, help="their features, by the same encoders")
     add("--steps", type=positive_int, default=1500, help="of 16 clips (default: 1500)")
     add("--learning-rate", type=positive, default=1e-3)
-    add("--seed", type=int, default=0)
+    add("--seed", type=seed_number, default=0)
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from visaudio.cli.common import seed_number
 from visaudio.evaluation.distributions import frechet_of_rows
 
 CASES = ((60, 128), (200, 128), (100, 512), (400, 512))
@@ -60,7 +61,7 @@ def measured(clips: int, dims: int, sets: int, seed: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sets", type=int, default=50, help="sets of clips that are drawn")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     given = parser.parse_args(arguments)
     print("| clips | D | FD, endless | FD, these | spread | resamples above it by | percentile | recentred |")
     print("|---|---|---|---|---|---|---|---|")

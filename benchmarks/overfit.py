@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from visaudio import flow, presets, solver
+from visaudio.cli.common import seed_number
 from visaudio.flow import timesteps_from_normal
 from visaudio.guidance import guided
 from visaudio.presets import Preset
@@ -309,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=40, help="steps between points of the curve")
     parser.add_argument("--checkpoint-minutes", type=float, default=20.0)
     parser.add_argument("--sampling-steps", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--report", action="store_true", help="train no further")
     parser.add_argument("--plot", type=Path, help="a PNG of the curve")
     options = parser.parse_args(arguments)

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio import hub
+from visaudio.cli.common import seed_number
 from visaudio.data.dataset import Clip, open_dataset, read_clip
 from visaudio.evaluation import classifier as classifiers
 from visaudio.evaluation import synth_outputs, synth_report
@@ -61,7 +62,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--limit", type=int, help="only the first N clips (for a quick look)")
     add("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
     add("--batch", type=int, default=4, help="clips sampled together (default: 4)")
-    add("--seed", type=int, default=0, help="of the noise; each clip's is drawn from it and the clip's id")
+    add(
+        "--seed",
+        type=seed_number,
+        default=0,
+        help="of the noise; each clip's is drawn from it and the clip's id",
+    )
     add("--mirror-clips", type=int, default=60, help="gated clips for the mirror tests (default: 60)")
     add("--shuffled-clips", type=int, help="gated clips to shuffle (default: all of them)")
     add("--classifier", type=Path, default=classifiers.PACKAGED)

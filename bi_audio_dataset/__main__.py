@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset import build_command
-from bi_audio_dataset.arguments import Parser, add_running, positive
+from bi_audio_dataset.arguments import Parser, add_running, not_negative, positive
 from bi_audio_dataset.schema import BENCHMARK_CLIPS, BENCHMARK_SEED, UserError
 
 # commands with a parser of their own: module that has main(argv)
@@ -141,18 +141,11 @@ def _add_any_version(parser: argparse.ArgumentParser) -> None:
 def _shared(parser: argparse.ArgumentParser) -> None:
     _add_any_version(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seed", type=_not_negative, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument(
         "--review", action="store_true", help="leave the clips for caption, review and finalize"
     )
     add_running(parser)
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
 
 
 def _synth(options: argparse.Namespace) -> int:

@@ -26,6 +26,13 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     """Who makes units, and where their parts lie: of each command that builds."""
     parser.add_argument(

@@ -238,7 +238,7 @@ def _unknown(info: ClipInfo) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """python -m bi_audio_dataset caption DIR. Exit 2 where a row of --from was refused; raises UserError."""
-    from bi_audio_dataset.arguments import Parser
+    from bi_audio_dataset.arguments import Parser, not_negative
     from bi_audio_dataset.caption_models import InstructCondenser, ModelConfig, OmniListener
 
     parser = Parser(
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--condenser", default=models.condenser, help="instruct model, folder or Hub id")
     parser.add_argument("--device", default=models.device, help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--dtype", default=models.dtype, choices=("auto", "float32", "bfloat16", "float16"))
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--seed", type=not_negative, default=defaults.seed)
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N clips")
     parser.add_argument("--retry-queued", action="store_true", help="ask again for clips that are queued")
     options = parser.parse_args(argv)

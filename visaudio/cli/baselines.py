@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bi_audio_dataset.schema import INNER
-from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.cli.common import Parser, guard, positive, positive_int, seed_number
 from visaudio.evaluation.baselines import NAMES
 
 PROGRAM = "python -m visaudio.evaluation.baselines"
@@ -64,7 +64,7 @@ def _add_own(parser: argparse.ArgumentParser, name: str) -> None:
             help="make it of these sounds, any system's, one file per clip (default: the model's own)",
         )
     if name != "codec":
-        add("--seed", type=int, default=Request.seed, metavar="N", help="of the noise (default: 0)")
+        add("--seed", type=seed_number, default=Request.seed, metavar="N", help="of the noise (default: 0)")
         add(
             "--batch",
             type=positive_int,
@@ -146,7 +146,7 @@ def _add_training(commands) -> None:
         metavar="N",
         help="crops (default: 16)",
     )
-    add("--seed", type=int, default=TrainConfig.seed, metavar="N")
+    add("--seed", type=seed_number, default=TrainConfig.seed, metavar="N")
     add("--threads", type=positive_int, default=1, metavar="N", help="of torch (default: 1)")
 
 

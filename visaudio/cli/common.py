@@ -37,6 +37,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+LARGEST_SEED = 2**63 - 1  # that torch takes; numpy takes none below 0
+
+
+def seed_number(text: str) -> int:
+    """A seed that numpy and torch both take."""
+    value = int(text)
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text}")
+    return value
+
+
 def guard(run: Callable[[], int]) -> int:
     """Exit code of `run`; a UserError is one line and 2, an interruption 130 (143 for SIGTERM)."""
 

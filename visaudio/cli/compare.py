@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
-from visaudio.cli.common import Parser, guard, positive_int
+from visaudio.cli.common import Parser, guard, positive_int, seed_number
 from visaudio.cli.report_options import add_report_options, report_config
 
 EPILOG = """\
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     add("--resamples", type=positive_int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    add("--seed", type=int, default=0, metavar="N", help="of the resampling (default: 0)")
+    add("--seed", type=seed_number, default=0, metavar="N", help="of the resampling (default: 0)")
     add_report_options(parser)
     return parser
 

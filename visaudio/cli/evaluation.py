@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bi_audio_dataset.schema import INNER, UserError
-from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.cli.common import Parser, guard, positive, positive_int, seed_number
 from visaudio.cli.report_options import add_report_options, report_config
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", help="of measures and models that use torch (default: a GPU if there is one)")
     add("--workers", type=positive_int, metavar="N", help="processes (default: one for each core, at most 8)")
-    add("--seed", type=int, default=0, help="of the model's noise and of the bootstrap (default: 0)")
+    add("--seed", type=seed_number, default=0, help="of the model's noise and of the bootstrap (default: 0)")
     add("--num_steps", type=positive_int, help="the model's solver steps (default: its own)")
     add("--cfg_strength", type=float, help="the model's guidance; 1 is off (default: its own)")
     add("--batch", type=positive_int, default=4, help="clips the model samples together (default: 4)")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
-from visaudio.cli.common import Parser, guard, positive_int
+from visaudio.cli.common import Parser, guard, positive_int, seed_number
 
 EPILOG = """\
 Folders as for python -m visaudio.evaluation: a file is of the clip it is named after. The page's address,
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trials", type=positive_int, default=40, metavar="N", help="of each listener (default: 40)")
     add("--ask", choices=tuple(ASKED), default="both", help="what to ask for (default: half each)")
     add("--listener", metavar="ID", help="the only listener; without it, people give a name on the page")
-    add("--seed", type=int, default=0, metavar="N", help="of the plans (default: 0)")
+    add("--seed", type=seed_number, default=0, metavar="N", help="of the plans (default: 0)")
     add("--port", type=_port, default=0, metavar="N", help="to answer on (default: a free one)")
     summary = parser.add_argument_group("afterwards")
     summary.add_argument(

@@ -17,6 +17,7 @@ def choose_measures(
 
     Unavailable is raised for one asked for by name, UserError for weights that no measure asks for.
     """
+    check_names(wanted)
     names = list(suite_of.REGISTRY) if wanted is None else list(dict.fromkeys(wanted))
     weights = _Overrides(settings.weights)
     settings = replace(settings, weights=weights)
@@ -65,6 +66,10 @@ class _Overrides(dict):
 
 
 def check_names(names: Sequence[str] | None) -> None:
+    """None: all. UserError for a name that there is not, or no name at all."""
+    if names is not None and not names:
+        known = ", ".join(suite_of.REGISTRY)
+        raise UserError(f"--measures names none, expected any of {known}; all that can be had without it")
     for name in names or ():
         if name not in suite_of.REGISTRY:
             raise UserError(f"there is no measure '{name}', expected of {', '.join(suite_of.REGISTRY)}")

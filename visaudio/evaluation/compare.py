@@ -2,8 +2,9 @@
 
 Nothing is measured again. The table has every system's figures as its own run stored them; systems of
 different runs are tested in pairs on the clips that both have, by those clips' own values (a figure that a
-measure pools over clips is tested by the mean over clips). Figures that single clips do not have, distances
-of distributions, keep their intervals and get no test: that takes one run of both systems.
+measure pools over clips is tested by the mean over clips; neither system is called better where that mean and
+the pooled values of the table do not point the same way). Figures that single clips do not have, distances of
+distributions, keep their intervals and get no test: that takes one run of both systems.
 
 Runs must have measured alike: a measure with another key (definition, settings, weights) than the first
 run's is left out of the later one, and a clip with another reference out of the tests; both are told.
@@ -285,7 +286,22 @@ def _tests(
     ]
     measure = OwnValues(specs, resamples)
     one, other = (intervals.resample(measure, s, resamples, seed) for s in sets)
-    return intervals.compare(a, b, [intervals.Both(measure, one, other, *sets)])
+    shown = _pooled_differences(merged, a, b, specs)
+    return intervals.compare(a, b, [intervals.Both(measure, one, other, *sets, shown)])
+
+
+def _pooled_differences(merged: Results, a: str, b: str, specs: Sequence[FigureSpec]) -> dict[str, float]:
+    """Figure -> difference in the table, where that is not one of means of the clips' own values."""
+    found = {}
+    for name in [spec.name for spec in specs]:
+        in_table, means = [], []
+        for system in (a, b):
+            own = [c.sounds[system].values.get(name, np.nan) for c in merged.clips if system in c.sounds]
+            in_table.append(merged.figures[system][name].value)
+            means.append(np.nanmean(own))
+        if not np.allclose(in_table, means, rtol=1e-9):
+            found[name] = in_table[0] - in_table[1]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from visaudio.evaluation.measures import ClipSet, Measure
+from visaudio.evaluation.measures import ClipSet, FigureSpec, Measure
 from visaudio.evaluation.results import Comparison, Figure
 
 RESAMPLES = 1000
@@ -29,11 +29,15 @@ BLOCK = 64  # resamples that are multiplied at once
 @dataclass(frozen=True)
 class Resampled:
     """Of one system and measure. values: figure -> value over all clips; resampled: figure -> (R,);
-    clips: figure -> number of clips behind it."""
+    clips: figure -> number of clips behind it. means: figures that are the mean of the clips' own values, of
+    all clips and in every resample; the others are pooled over frames or onsets, medians, or distances.
+    seed: of the draws."""
 
     values: Mapping[str, float]
     resampled: Mapping[str, np.ndarray] = field(repr=False)
     clips: Mapping[str, int]
+    means: frozenset[str]
+    seed: int
 
 
 def draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -62,12 +66,35 @@ def resample(measure: Measure, clips: ClipSet, resamples: int = RESAMPLES, seed:
     nothing = np.full(wanted, np.nan)
     there = {name: int(np.isfinite(row).sum()) for name, row in clips.rows.items()}
     behind = {f.name: there.get(f.name, 0) if f.per_clip else count for f in measure.figures}
-    return Resampled(values, {n: resampled.get(n, nothing) for n in names}, behind)
+    resampled = {n: resampled.get(n, nothing) for n in names}
+    return Resampled(values, resampled, behind, _means(measure, clips, values, resampled, seed), seed)
+
+
+def _means(measure: Measure, clips: ClipSet, values, resampled, seed: int) -> frozenset[str]:
+    """Figures that are plain means over clips: seen from what `summarise` gives, so that no measure has to
+    say it, and none can say it wrongly."""
+    names = [f.name for f in measure.figures if f.per_clip and f.name in clips.rows]
+    if type(measure).summarise is Measure.summarise:
+        return frozenset(names)
+    rows = [clips.rows[n] for n in names]
+    drawn = len(next(iter(resampled.values()), ()))
+    for_all = [[_mean(row)] for row in rows]
+    for_drawn = _resampled_means(rows, len(clips.ids), drawn, seed)
+    return frozenset(
+        name
+        for name, mean, means in zip(names, for_all, for_drawn, strict=True)
+        if np.allclose(np.append(resampled[name], values[name]), np.append(means, mean), 1e-9, equal_nan=True)
+    )
 
 
 def _recentred(resampled: np.ndarray, value: float) -> np.ndarray:
     finite = resampled[np.isfinite(resampled)]
     return resampled + (value - finite.mean()) if finite.size else resampled
+
+
+def _mean(row: np.ndarray) -> float:
+    finite = row[np.isfinite(row)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _known(names: Sequence[str], found: Mapping[str, float]) -> dict[str, float]:
@@ -118,39 +145,66 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Both:
-    """Two systems under one measure, over the clips that both have, in one order."""
+    """Two systems under one measure, over the clips that both have, in one order.
+
+    shown: figure -> difference of the values that readers see side by side, where it is not that of a and b.
+    """
 
     measure: Measure
     a: Resampled
     b: Resampled
     clips_a: ClipSet
     clips_b: ClipSet
+    shown: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare(a: str, b: str, measures: Sequence[Both]) -> list[Comparison]:
     """Every figure of system a less that of b.
 
-    A figure with a direction is judged: by its signed-rank test, or by the bootstrap's p where it is of all
-    clips together and has none. Holm's correction is over all judged figures of the pair. Figures without a
-    direction have no corrected p, and do not count in it.
+    A figure with a direction is judged, so that its p speaks of the difference that is shown: a mean over
+    clips by the signed-rank test of the clips' values, unless that points the other way; all others by their
+    resamples. Holm's correction is over all judged figures of the pair. Figures without a direction have no
+    corrected p, and do not count in it.
     """
     found, judged = [], []
     for both in measures:
         if both.clips_a.ids != both.clips_b.ids:
             raise ValueError(f"{a} and {b} are compared over different clips")
         for spec in both.measure.figures:
-            name = spec.name
-            spread = both.a.resampled[name] - both.b.resampled[name]
-            value = both.a.values[name] - both.b.values[name]
-            if spec.per_clip:
-                apart = _paired(both, name)
-                p, tested, clips = p_bootstrap(spread), p_wilcoxon(apart), int(np.isfinite(apart).sum())
-            else:
-                clips = len(both.clips_a.ids)
-                p, tested = p_spread(value, spread, clips), float("nan")
-            found.append((name, Figure(value, *interval(spread), clips), p, tested))
-            judged.append((tested if spec.per_clip else p) if spec.better else float("nan"))
+            is_mean = spec.name in both.a.means & both.b.means
+            *known, p = _of_mean(both, spec.name) if is_mean else _of_all(both, spec)
+            found.append((spec.name, *known))
+            judged.append(p if spec.better else float("nan"))
     return [Comparison(a, b, *known, p) for known, p in zip(found, holm(judged), strict=True)]
+
+
+def _of_mean(both: Both, name: str) -> tuple[Figure, float, float, float]:
+    """Difference over the clips on which both have a value, p of its resamples, of signed ranks, and the
+    judging one: 1 where mean and ranks, or the values shown, do not point the same way (some clips that
+    differ much outweigh the many, or the systems lack different clips): neither system can be named then."""
+    apart = _paired(both, name)
+    value, spread = both.a.values[name] - both.b.values[name], both.a.resampled[name] - both.b.resampled[name]
+    shown, there = both.shown.get(name, value), np.isfinite(apart)
+    if any((np.isfinite(clips.rows[name]) != there).any() for clips in (both.clips_a, both.clips_b)):
+        value = _mean(apart)
+        spread = _resampled_means([apart], len(apart), len(spread), both.a.seed)[0]
+    tested, ranks = p_wilcoxon(apart), signed_ranks(apart)
+    p = 1.0 if np.isfinite(tested) and (value * ranks < 0 or value * shown < 0) else tested
+    return Figure(value, *interval(spread), int(there.sum())), p_bootstrap(spread), tested, p
+
+
+def _of_all(both: Both, spec: FigureSpec) -> tuple[Figure, float, float, float]:
+    """The same of a figure that is of all clips together. Clips may have values of their own, which weigh
+    otherwise: their signed ranks are given, and judge nothing."""
+    name, clips = spec.name, len(both.clips_a.ids)
+    value, spread = both.a.values[name] - both.b.values[name], both.a.resampled[name] - both.b.resampled[name]
+    tested = float("nan")
+    if spec.per_clip:
+        tested = p_wilcoxon(_paired(both, name))
+        rows = [c.rows[name] for c in (both.clips_a, both.clips_b) if name in c.rows]
+        clips = int(np.isfinite(rows).any(axis=0).sum()) if rows else 0
+    p = p_spread(value, spread, clips)
+    return Figure(value, *interval(spread), clips), p, tested, p
 
 
 def _paired(both: Both, figure: str) -> np.ndarray:
@@ -170,7 +224,8 @@ def p_bootstrap(spread: np.ndarray) -> float:
 
 def p_spread(value: float, spread: np.ndarray, clips: int) -> float:
     """Two-sided, of a difference whose standard error is the spread of its resamples: Student's t of
-    clips - 1 degrees of freedom.
+    clips - 1 degrees of freedom. Where resamples lie on the other side of 0 than the value, at least twice
+    their share: the spread alone does not know that a single clip may have made the difference.
 
     Counting R resamples cannot give less than 2 / (R + 1), which a correction for tens of figures puts above
     any level; and measures that cost much have R = 100.
@@ -183,7 +238,9 @@ def p_spread(value: float, spread: np.ndarray, clips: int) -> float:
     error = finite.std(ddof=1)
     if not error:  # every resample is the same: nothing to measure by but their number
         return p_bootstrap(spread)
-    return float(2 * t.sf(abs(value) / error, clips - 1))
+    p = float(2 * t.sf(abs(value) / error, clips - 1))
+    other = int((finite * np.sign(value) <= 0).sum())
+    return max(p, min(1.0, 2 * (other + 1) / (finite.size + 1))) if other else p
 
 
 def p_wilcoxon(difference: np.ndarray) -> float:
@@ -196,6 +253,14 @@ def p_wilcoxon(difference: np.ndarray) -> float:
     if not finite.any():
         return 1.0
     return float(wilcoxon(finite).pvalue)
+
+
+def signed_ranks(difference: np.ndarray) -> float:
+    """1 or -1: the side of 0 to which Wilcoxon's ranks of the clips' differences (C,) sum up; 0 for none."""
+    from scipy.stats import rankdata
+
+    finite = difference[np.isfinite(difference) & (difference != 0)]
+    return float(np.sign((np.sign(finite) * rankdata(np.abs(finite))).sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.evaluation.intervals import Resampled, interval, p_bootstrap
+from visaudio.evaluation.intervals import Resampled, interval
 from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.summary import Figures
 
@@ -41,7 +41,7 @@ class OverSeeds:
 
 @dataclass(frozen=True)
 class Step:
-    """A method less another, over the same resamples: value, 95 % interval, two-sided p of the resamples.
+    """A method less another: the difference of their rows, with its 95 % interval over the same resamples.
 
     wins: of the pairs of seeds of the two, the share in which the first is the better one (ties count half);
     nan where neither direction is better.
@@ -50,7 +50,6 @@ class Step:
     value: float
     low: float
     high: float
-    p: float
     wins: float
 
 
@@ -98,7 +97,7 @@ class SeedTable:
         a, b = self.of(method, figure), self.of(other, figure)
         spread = self._mean(method, figure) - self._mean(other, figure)
         wins = _wins(self.specs[figure], a.seeds, b.seeds)
-        return Step(a.value - b.value, *interval(spread), p_bootstrap(spread), wins)
+        return Step(a.value - b.value, *interval(spread), wins)
 
     def _mean(self, method: str, figure: str) -> np.ndarray:
         """(R,) mean over seeds, resample by resample."""

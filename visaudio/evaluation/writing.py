@@ -124,13 +124,16 @@ def _comparison_lines(results: Results) -> Iterator[Sequence[Any]]:
 
 
 def table_text(results: Results) -> str:
-    """One line per figure, one column per system: value [low, high]; (+) higher is better, (-) lower."""
+    """One line per figure, under its measure's name (measures have figures of one title); one column per
+    system: value [low, high]; (+) higher is better, (-) lower."""
     systems = [system.name for system in results.systems]
     lines = [["", *(f"{s.name} ({s.counted})" for s in results.systems)]]
-    for spec in results.specs.values():
-        unit = f" [{spec.unit}]" if spec.unit else ""
-        cells = [_shown(results.figures[name].get(spec.name), spec) for name in systems]
-        lines.append([f"{spec.title}{unit}{ARROWS[spec.better]}", *cells])
+    for measure in results.measures:
+        lines.append([measure.name, *("" for _ in systems)])
+        for spec in measure.figures:
+            unit = f" [{spec.unit}]" if spec.unit else ""
+            cells = [_shown(results.figures[name].get(spec.name), spec) for name in systems]
+            lines.append([f"  {spec.title}{unit}{ARROWS[spec.better]}", *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

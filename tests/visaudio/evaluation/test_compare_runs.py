@@ -16,7 +16,7 @@ from small_results import SECONDS, small_results, values
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.compare import main, merge, read_runs
 from visaudio.evaluation.intervals import holm
-from visaudio.evaluation.results import MeasureUsed, Results, SoundScored
+from visaudio.evaluation.results import Figure, MeasureUsed, Results, SoundScored
 
 
 def stored(results, folder):
@@ -71,6 +71,19 @@ def test_common_clips_are_tested_in_pairs(two_runs):
     assert error.difference.clips == 5 and tests["side"].difference.clips == 5
     assert math.isnan(tests["ratio_db"].p_holm)  # neither end is better
     assert tests["side"].difference.value == 0 and tests["side"].p_wilcoxon == 1
+
+
+@pytest.mark.parametrize(("pooled", "p"), [(-2.0, 0.0625), (2.0, 1.0)])
+def test_a_pooled_figure_and_its_clips_must_point_the_same_way(one, tmp_path, pooled, p):
+    """A has less error in every clip. Pooled over frames it may have more: then A is not called better."""
+    figures = {"ours": one.figures["ours"] | {"ild_error_db": Figure(6 + pooled, 5, 9, 7)}}
+    a = stored(replace(one, figures=figures), tmp_path / "a")
+    figures = {"ours": one.figures["ours"] | {"ild_error_db": Figure(6.0, 5, 9, 7)}}
+    b = stored(replace(shifted(one, by, without=(0, 7)), figures=figures), tmp_path / "b")
+    merged = merge(read_runs([f"A={a}", f"B={b}"]))
+    error = next(c for c in merged.comparisons if c.figure == "ild_error_db")
+    assert error.difference.value < 0 and error.p_wilcoxon == 0.0625
+    assert error.p_holm == holm([p, 1.0])[0]
 
 
 def test_what_is_not_common_is_told_and_still_listed(two_runs):

@@ -70,10 +70,29 @@ def test_measures_limit_and_seed(three, capfd):
     line = "--generated gen --reference ref --output out --no-report --workers 1"
     (three / "c.csv").write_text("id,caption\nc1,a bell\n")
     code, out, _ = run(f"{line} --measures level,picky --limit 2 --captions c.csv --seed 7", capfd)
-    assert code == 0 and [row.split()[0] for row in out[1:-1]] == ["level", "ILD", "loudness"]
+    assert code == 0
+    assert [row.split()[0] for row in out[1:-1]] == ["level", "level", "ILD", "picky", "loudness"]
     results = read(three / "out")
     assert [clip.id for clip in results.clips] == ["c0", "c1"] and results.clips[1].caption == "a bell"
     assert results.made["settings"]["seed"] == 7 and results.made["settings"]["limit"] == 2
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "9" * 20])
+def test_a_seed_that_cannot_be_is_told_before_anything_is_scored(three, capfd, seed):
+    with pytest.raises(SystemExit) as caught:
+        run(f"--generated gen --reference ref --output out --seed {seed}", capfd)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert caught.value.code == 2 and "argument --seed" in line and seed in line
+    assert not (three / "out").exists()
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_no_measure_is_a_plain_line(three, capfd, names):
+    code = main(["--generated", "gen", "--reference", "ref", "--output", "out", "--measures", names])
+    assert code == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "error: --measures names none, expected any of level, spread, picky; all that can be had without it"
+    ]
 
 
 def test_settings_reach_the_measures(three, capfd, monkeypatch):
@@ -103,7 +122,7 @@ def test_problems_are_one_line_each_and_strict_ends_on_them(three, capfd):
 def test_without_reference(three, capfd):
     code, out, err = run("--generated gen --output out --no-report --workers 1", capfd)
     assert code == 0 and err[0] == "no reference: only what needs none is measured"
-    assert out[1].endswith(" -") and "[" in out[2]  # no level error; an ILD
+    assert out[2].endswith(" -") and "[" in out[3]  # no level error; an ILD
 
 
 @pytest.mark.parametrize(

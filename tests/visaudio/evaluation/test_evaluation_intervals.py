@@ -17,6 +17,9 @@ from visaudio.evaluation.intervals import (
     resample,
 )
 from visaudio.evaluation.measures import ClipSet, FigureSpec, Measure
+from visaudio.evaluation.page.comparisons import verdict
+from visaudio.evaluation.page.summary import marks
+from visaudio.evaluation.results import Comparison, Figure
 
 
 def clips(**rows) -> ClipSet:
@@ -186,6 +189,88 @@ def test_the_spread_of_resamples_gives_the_p_of_a_paired_t_test():
     assert 1 <= sum(p < 0.05 for p in equal) <= 14
     assert p_spread(0.0, np.zeros(100), 9) == 1 and p_spread(1.0, np.ones(100), 9) == pytest.approx(2 / 101)
     assert math.isnan(p_spread(1.0, np.array([1.0]), 9)) and math.isnan(p_spread(1.0, np.arange(9.0), 1))
+
+
+# -------------------- a verdict never names the wrong system
+
+
+class PerFrame(Level):
+    """Error over all frames of all clips, and its mean over clips."""
+
+    figures = (FigureSpec("pooled_db", "error", "dB"), FigureSpec("mean_db", "mean error", "dB"))
+
+    def summarise(self, clips, index):
+        frames = clips.rows["frames"][index]
+        return super().summarise(clips, index) | {
+            "pooled_db": float((clips.rows["pooled_db"][index] * frames).sum() / frames.sum())
+        }
+
+
+def per_frame(errors_a, errors_b, frames, resamples: int = 1000) -> list[Comparison]:
+    sets = [clips(pooled_db=row, mean_db=row, frames=frames) for row in (errors_a, errors_b)]
+    measure = PerFrame()
+    return compare("a", "b", [Both(measure, *(resample(measure, s, resamples) for s in sets), *sets)])
+
+
+def test_many_clips_do_not_outvote_the_pooled_figure():
+    """a is better by 1 dB on 59 of 60 clips; a long one makes it 5 dB worse over all frames."""
+    frames = np.where(np.arange(60) < 59, 10, 4000)
+    b = np.full(60, 5.0) + np.linspace(0, 1, 60)
+    a = b + np.where(np.arange(60) < 59, -1, 6.5)
+    pooled, mean = per_frame(a, b, frames)
+    assert pooled.difference.value == pytest.approx((4000 * 6.5 - 590) / 4590)
+    assert pooled.difference.low == pytest.approx(-1) and pooled.p_wilcoxon < 1e-8
+    assert pooled.p_bootstrap == pytest.approx(2 * (1 - 1 / 60) ** 60, rel=0.1)  # the long one is not drawn
+    assert pooled.p_holm == pooled.p_bootstrap and verdict(pooled, PerFrame.figures[0]) == ""
+    # over clips a is the better one indeed, by the mean and by the ranks
+    assert mean.difference.value == pytest.approx((6.5 - 59) / 60)
+    assert mean.p_holm < 1e-7 and verdict(mean, PerFrame.figures[1]) == "a"
+
+
+def test_nor_the_mean_over_clips():
+    """The same where one clip makes the mean: by ranks a is better, by the mean b."""
+    b = np.linspace(0, 1, 60)
+    a = b + np.where(np.arange(60) < 59, -1, 100)
+    _, mean = per_frame(a, b, np.ones(60))
+    assert mean.difference.value > 0 and mean.p_wilcoxon < 1e-8
+    assert mean.p_holm == 1 and verdict(mean, PerFrame.figures[1]) == ""
+    assert marks({"a": mean.difference, "b": Figure(0, 0, 0, 60)}, PerFrame.figures[1], [mean]) == {
+        "a": "near",
+        "b": "best",
+    }
+
+
+def test_a_pooled_difference_that_all_frames_show_is_a_verdict():
+    rng = np.random.default_rng(9)
+    b = rng.normal(5, 1, 60)
+    a = b + 1 + rng.normal(0, 0.5, 60)
+    found = per_frame(a, b, rng.integers(5, 50, 60))
+    assert [verdict(c, spec) for c, spec in zip(found, PerFrame.figures, strict=True)] == ["b", "b"]
+    assert found[0].p_holm < 1e-6  # below what counting 1000 resamples can give
+
+
+def test_which_figures_are_means_is_seen_from_their_resamples():
+    values = np.random.default_rng(10).normal(size=20)
+    given = clips(pooled_db=values, mean_db=values, frames=np.arange(20) + 1)
+    assert resample(PerFrame(), given, 50).means == {"mean_db"}
+    equal = clips(pooled_db=values, mean_db=values, frames=np.full(20, 7))
+    assert resample(PerFrame(), equal, 50).means == {"mean_db", "pooled_db"}
+
+
+@pytest.mark.parametrize("measure", [Level(), Looped()])
+def test_a_difference_of_means_is_over_the_clips_of_both(measure):
+    """b has no value for the ten hard clips: its mean is lower, and yet it is 1 dB worse wherever both have
+    one."""
+    a = np.random.default_rng(11).normal(3, 0.1, 50) + 10 * (np.arange(50) < 10)
+    b = np.where(np.arange(50) < 10, np.nan, a + 1)
+    sets = [clips(level_error_db=row, ild_db=np.zeros(50)) for row in (a, b)]
+    given = Both(measure, *(resample(measure, s, 200) for s in sets), *sets)
+    assert given.a.values["level_error_db"] > given.b.values["level_error_db"]
+    error = compare("a", "b", [given])[0]
+    assert error.difference.clips == 40
+    assert (error.difference.value, error.difference.low, error.difference.high) == pytest.approx((-1,) * 3)
+    assert error.p_bootstrap == pytest.approx(2 / 201) and error.p_wilcoxon < 1e-8
+    assert error.p_holm == 1  # the table shows b's mean as the lower one: no verdict against it
 
 
 def test_what_cannot_be_tested_is_nan():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -165,8 +166,27 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 def test_the_table_of_a_terminal():
     lines = writing.table_text(results()).splitlines()
     assert lines[0].split() == ["mine", "(2", "clips)", "other", "(1", "of", "2", "clips)"]
-    assert lines[1].split() == ["side", "correct", "[%]", "(+)", "50.0", "[25.0,", "75.0]", "100.0"]
-    assert lines[2].split() == ["FD", "(-)", "1.25", "[1.00,", "2.00]", "-"]
+    assert lines[1] == "m"
+    assert lines[2].split() == ["side", "correct", "[%]", "(+)", "50.0", "[25.0,", "75.0]", "100.0"]
+    assert lines[3].split() == ["FD", "(-)", "1.25", "[1.00,", "2.00]", "-"]
+
+
+def test_figures_of_one_title_stand_under_their_measures():
+    """Space and truth both have an "ILD error": one against the reference, one against the truth."""
+    found = results()
+    names = {"ild_error_db": 1.5, "truth_ild_error_db": 2.5}
+    measures = tuple(
+        MeasureUsed(measure, "k", (FigureSpec(name, "ILD error", "dB", digits=1),), 9)
+        for measure, name in zip(("space", "truth"), names, strict=True)
+    )
+    figures = {s.name: {n: Figure(v, math.nan, math.nan, 1) for n, v in names.items()} for s in found.systems}
+    lines = writing.table_text(replace(found, measures=measures, figures=figures)).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["space"],
+        ["ILD", "error", "[dB]", "(-)", "1.5", "1.5"],
+        ["truth"],
+        ["ILD", "error", "[dB]", "(-)", "2.5", "2.5"],
+    ]
 
 
 def test_the_command_does_not_tell_where_this_machine_keeps_its_folders(tmp_path):

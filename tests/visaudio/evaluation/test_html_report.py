@@ -161,11 +161,10 @@ def test_paired_tests_say_who_is_better_only_where_told_apart(page):
     (head,) = [s.text for s in page.all("summary") if "against" in s.text]
     assert head == "ours against mono: ours better in 1 figures, mono in 0, not told apart in 2"
     table = page.all("table", class_="figures")
-    rows = (
-        next(t for t in table if t.all("th") and "p Holm" in [h.text for h in t.all("th")])
-        .one("tbody")
-        .all("tr")
-    )
+    tests = next(t for t in table if t.all("th") and "p Holm" in [h.text for h in t.all("th")])
+    heads = [body.all("tr")[0].one("th").text for body in tests.all("tbody")]
+    assert heads == ["space", "quality"]  # figures stand under their measures
+    rows = [row for body in tests.all("tbody") for row in body.all("tr")[1:]]
     first = [cell.text.replace("\N{MINUS SIGN}", "-") for cell in rows[0].all("td")]
     assert first == ["-0.25", "[-0.30, -0.20]", "0.002", "0.010", "0.030", "4", "ours"]
     assert [row.all("td")[-1].text for row in rows] == ["ours", "not told apart", "", "not told apart"]

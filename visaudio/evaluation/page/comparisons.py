@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 NOTE = (
     "Each over the clips that both systems have. Difference: the first less the second, with its paired 95 % "
-    "interval (bootstrap); clips: those with a value of both systems. Wilcoxon: signed-rank test of the "
-    "clips' own values, two-sided. Figures that single clips do not have get no signed-rank test, and are "
-    "judged by the bootstrap's p. Verdicts go by Holm's p, below {alpha}: Wilcoxon's or else the "
-    "bootstrap's, corrected for the number of figures of the pair that have a direction. Those without one "
-    "are not judged. {without}"
+    "interval (bootstrap); clips: those behind it, of means over clips the ones where both systems have a "
+    "value. Wilcoxon: signed-rank test of the clips' own values, two-sided. Verdicts go by Holm's p, below "
+    "{alpha}, over the figures of the pair that have a direction: of Wilcoxon's p for means over clips (1 "
+    "where the ranks point the other way than the difference, or it than the values in the table), of the "
+    "bootstrap's for figures that are pooled over frames or onsets, for medians and distances. Figures "
+    "without a direction are not judged. {without}"
 )
 
 
@@ -39,7 +40,7 @@ def section(results: Results) -> str:
             f"not told apart in {counts['']}"
         )
         head = tag("summary", escape(line))
-        parts.append(tag("details", head, _table(a, b, found, specs), open=number == 0))
+        parts.append(tag("details", head, _table(a, b, found, results), open=number == 0))
     return tag("section", *parts)
 
 
@@ -63,7 +64,8 @@ def verdict_counts(found: Sequence[Comparison], specs: Mapping[str, FigureSpec])
     return {key: verdicts.count(key) for key in ("a", "b", "")}
 
 
-def _table(a: str, b: str, found: Sequence[Comparison], specs: Mapping[str, FigureSpec]) -> str:
+def _table(a: str, b: str, found: Sequence[Comparison], results: Results) -> str:
+    """Under the measures' names: some have figures of one title."""
     titles = (
         "figure",
         "difference",
@@ -75,23 +77,29 @@ def _table(a: str, b: str, found: Sequence[Comparison], specs: Mapping[str, Figu
         "better",
     )
     head = tag("tr", *(tag("th", escape(t), scope="col") for t in titles))
-    rows = []
-    for c in found:
-        spec, d = specs[c.figure], c.difference
-        whole = math.isfinite(d.low) and math.isfinite(d.high)
-        who = {"a": a, "b": b, "": ""}[verdict(c, spec)]
-        cells = (
-            shown(d.value, spec),
-            f"[{shown(d.low, spec)}, {shown(d.high, spec)}]" if whole else "",
-            p_value(c.p_bootstrap),
-            p_value(c.p_wilcoxon),
-            p_value(c.p_holm),
-            d.clips,
-        )
-        row = [tag("td", escape(cell)) for cell in cells]
-        better = tag(
-            "td", escape(who or "not told apart") if spec.better else "", class_="who" if who else None
-        )
-        rows.append(tag("tr", tag("th", title_of(spec), scope="row"), *row, better))
-    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="figures")
+    bodies = []
+    for measure in results.measures:
+        specs = {spec.name: spec for spec in measure.figures}
+        rows = [_row(a, b, c, specs[c.figure]) for c in found if c.figure in specs]
+        if rows:
+            name = tag("th", escape(measure.name), colspan=len(titles), scope="rowgroup")
+            bodies.append(tag("tbody", tag("tr", name), *rows))
+    table = tag("table", tag("thead", head), *bodies, class_="figures")
     return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=f"{a} against {b}")
+
+
+def _row(a: str, b: str, c: Comparison, spec: FigureSpec) -> str:
+    d = c.difference
+    whole = math.isfinite(d.low) and math.isfinite(d.high)
+    who = {"a": a, "b": b, "": ""}[verdict(c, spec)]
+    cells = (
+        shown(d.value, spec),
+        f"[{shown(d.low, spec)}, {shown(d.high, spec)}]" if whole else "",
+        p_value(c.p_bootstrap),
+        p_value(c.p_wilcoxon),
+        p_value(c.p_holm),
+        d.clips,
+    )
+    row = [tag("td", escape(cell)) for cell in cells]
+    better = tag("td", escape(who or "not told apart") if spec.better else "", class_="who" if who else None)
+    return tag("tr", tag("th", title_of(spec), scope="row"), *row, better)
