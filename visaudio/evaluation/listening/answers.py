@@ -67,7 +67,7 @@ def _is_torn(rest: bytes, path: Path) -> bool:
         return False
     if rest[: len(BEGINS)] == BEGINS[: len(rest)] and not _is_json(rest):
         return True
-    raise UserError(f"{path}: its last line is no answer of a listening test ({fault}): give another file")
+    raise UserError(f"{path}, last line: {fault}; correct the line, or give another file")
 
 
 def _is_json(line: bytes) -> bool:
