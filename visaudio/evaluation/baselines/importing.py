@@ -32,9 +32,9 @@ from bi_audio_dataset.binaural import render_direct
 from bi_audio_dataset.channels import ORDERS
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sphere import rotation_matrix
-from visaudio.evaluation.baselines.sources import read_whole
 from visaudio.evaluation.baselines.spatialise import decoder
 from visaudio.evaluation.pairs import RANK
+from visaudio.evaluation.reading import read_whole
 
 #: Channel of L, R, C, Ls and Rs.
 SURROUND = {"5.1": (0, 1, 2, 4, 5), "5.1-film": (0, 2, 1, 3, 4)}

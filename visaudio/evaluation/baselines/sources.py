@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import check_location, local_files, open_dataset
 from visaudio.data.rows import NEEDED, ParquetRows, TableRows, open_rows
 from visaudio.evaluation.pairs import find_sounds
 from visaudio.evaluation.problems import Problems
-from visaudio.evaluation.reading import Refused, check_whole
+from visaudio.evaluation.reading import read_whole
 
 
 def rows_of(location: str | Path, split: str, config: str = "default") -> ParquetRows | TableRows:
@@ -52,16 +51,3 @@ def read_mono(path: Path) -> tuple[np.ndarray, int]:
             f"{path}: has {audio.shape[0]} channels, expected 1 or 2: baselines import makes ears of more"
         )
     return audio.mean(axis=0), rate
-
-
-def read_whole(path: Path) -> tuple[np.ndarray, int]:
-    """(C, S) float32 and its rate. UserError if it cannot be read, is empty, or ends before it says it does:
-    what the evaluation refuses is not to pass for whole in another file."""
-    audio, rate = media.read_audio(path)
-    if not audio.shape[1]:
-        raise UserError(f"{path}: holds no samples")
-    try:
-        check_whole(path, audio.shape[1] / rate)
-    except Refused as refused:
-        raise UserError(f"{path}: is cut short or damaged ({refused})") from refused
-    return audio, rate
