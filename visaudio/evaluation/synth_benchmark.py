@@ -31,6 +31,7 @@ SIDE_DEG = 20.0
 MOVING_DEG = 10.0
 VISIBLE_SHARE = 0.95
 STATIC_DEG = 1.0
+LEAST_SPREAD_DB = 0.01  # standard deviation of a truth's ILD that can be followed
 
 
 # -------------------- clips and their groups
@@ -238,15 +239,17 @@ def paired_difference(a: Sequence[Score], b: Sequence[Score], seed: int = 0) -> 
 
 
 def pooled(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of summed scores (..., K)."""
+    """Figures of summed scores (..., K). r: nan where the truth's ILD does not vary, so that there is nothing
+    to follow; 0 where the generated one's does not."""
     total: Mapping[str, np.ndarray] = dict(zip(SUMS, np.moveaxis(sums, -1, 0), strict=True))
     n = total["frames"]
     with np.errstate(divide="ignore", invalid="ignore"):
-        covariance = total["xy"] - total["x"] * total["y"] / n
-        spread = (total["xx"] - total["x"] ** 2 / n) * (total["yy"] - total["y"] ** 2 / n)
+        covariance = total["xy"] / n - total["x"] * total["y"] / n**2
+        true, said = (np.sqrt(np.maximum(total[2 * k] / n - (total[k] / n) ** 2, 0)) for k in ("x", "y"))
+        r = np.clip(covariance / np.maximum(true * said, 1e-12), -1, 1)
         return {
             "side": total["side_right"] / total["side_frames"],
-            "r": np.where(spread > 1e-9, covariance / np.sqrt(np.maximum(spread, 1e-12)), np.nan),
+            "r": np.where(true < LEAST_SPREAD_DB, np.nan, np.where(said < 1e-3 * LEAST_SPREAD_DB, 0.0, r)),
             "ild_error_db": total["ild_error_db"] / n,
             "onset_f1": 2 * total["hits"] / (total["estimated"] + total["true"]),
             "sound_class": total["class_right"] / total["class_asked"],

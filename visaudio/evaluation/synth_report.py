@@ -54,11 +54,11 @@ class Target:
 
 
 TARGETS = (
-    Target("side correct", "model", "side", 0.95),
-    Target("Pearson r of frame ILD", "model", "r", 0.85),
-    Target("onset F1 within 50 ms", "model", "onset_f1", 0.75),
+    Target("side correct", "model", "side", 0.98),
+    Target("Pearson r of frame ILD", "model", "r", 0.92),
+    Target("onset F1 within 50 ms", "model", "onset_f1", 0.85),
     Target("onset F1, shuffled / model", "shuffled_share", "onset_f1", 0.5, at_least=False),
-    Target("sound class right", "model", "sound_class", 0.8),
+    Target("sound class right", "model", "sound_class", 0.9),
     Target("mirror: r with frames flipped", "flipped", "r", -0.8, at_least=False),
     Target("mirror: r with the ears' noise swapped", "noise_swapped", "r", 0.8),
 )

@@ -37,7 +37,7 @@ class Truth(Measure):
         given = settings.weights.get("sound_classifier", str(classifiers.PACKAGED))
         path = weight_files.fetch(given, "a sound classifier")
         self.classifier = classifiers.load(path)
-        self._key = f"truth-1-{weight_files.sha256(path)[:12]}"
+        self._key = f"truth-2-{weight_files.sha256(path)[:12]}"
 
     @property
     def key(self) -> str:

@@ -66,7 +66,11 @@ def test_a_mirrored_sound_is_wrong_everywhere():
 def test_equal_ears_have_no_side_and_follow_nothing():
     truth = cues_of(np.linspace(-8, 8, FRAMES))
     got = figures(cues_of(0.0), truth, clip(source(np.linspace(-40, 40, FRAMES))))
-    assert got["side"] == 0 and np.isnan(got["r"]) and got["r_moving"] == 0
+    assert got["side"] == 0 and got["r"] == 0 and got["r_moving"] == 0
+
+
+def test_where_the_truth_does_not_vary_there_is_nothing_to_follow():
+    assert np.isnan(figures(cues_of(np.linspace(-8, 8, FRAMES)), cues_of(3.0), clip(source()))["r"])
 
 
 def test_silence_counts_as_wrong():
