@@ -105,7 +105,7 @@ def check_clips(features: FeatureDataset, truth: Mapping[str, object], folder: s
     """UserError unless features and truths are of the same clips: before any training."""
     if not features.ids:
         raise UserError(
-            f"{folder}: holds no features of the split that is wanted (that of {data} has {len(truth)} clips)"
+            f"{folder}: holds no features of the split that is wanted ({data} has {len(truth)} clips of it)"
         )
     for known, other, there, lacking in (
         (truth, set(features.ids), data, folder),

@@ -210,8 +210,12 @@ def test_every_figure_of_the_suite_has_a_measured_unit():
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="file: cannot be made a folder to write to"):
         writing.write(results(), tmp_path / "file")
+    (tmp_path / "out" / "table.csv").mkdir(parents=True)
+    with pytest.raises(UserError, match="table.csv: cannot be written"):
+        writing.write(results(), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clips.csv", "table.csv"]
 
 
 def test_the_table_of_a_terminal():

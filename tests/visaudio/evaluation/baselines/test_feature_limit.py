@@ -81,7 +81,7 @@ def test_it_reads_sides_that_the_features_hold(
         ({"--train-data": "held"}, "3 of 3 clips of --train .* are not in --train-data .* is 'fake-000'"),
         (
             {"--features": "micro"},
-            r"holds no features of the split that is wanted \(that of .* has 3 clips\)",
+            r"holds no features of the split that is wanted \(.* has 3 clips of it\)",
         ),
         ({"--write-to": "nowhere.md"}, "nowhere.md: holds no <!-- feature_limit: begin -->"),
     ],
