@@ -141,7 +141,7 @@ def run_jobs(jobs: Sequence[Job], work: Work, workers: int, progress: Callable[[
             workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(work, 1)
         )
         try:
-            for done in as_completed([pool.submit(run_job, job) for job in todo]):
+            for done in as_completed([pool.submit(_run_in_worker, job) for job in todo]):
                 progress(done.result())
         except BrokenProcessPool as error:
             raise UserError(
@@ -162,6 +162,13 @@ def _start_worker(work: Work, threads: int | None) -> None:
         torch.set_num_threads(threads)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     _state.update(work=work, components=work.load())
+
+
+def _run_in_worker(job: Job) -> int:
+    try:
+        return run_job(job)
+    except UserError as error:
+        raise UserError(str(error)) from None  # of subclasses not all travel between processes
 
 
 def run_job(job: Job) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import types
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,25 @@ def test_the_models_mark_and_notes(tmp_path):
     write_whole(notes, b'{"conditions_of"')
     with pytest.raises(UserError, match="model/a.json: is damaged.*remove it: the same command makes that"):
         synth_outputs._is_done(tmp_path, "model", "a", "a")
+
+
+def dies():
+    os._exit(9)
+
+
+def refuses():
+    codec = types.SimpleNamespace(sample_rate=4000)
+    return types.SimpleNamespace(preset=types.SimpleNamespace(sequence=None), codec=codec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("load", "said"), [(dies, "a worker process ended"), (refuses, "a.flac")])
+def test_what_ends_a_worker_is_one_line(tmp_path, load, said):
+    work = synth_outputs.Work(tmp_path, load, 0, {"a": 1.0})
+    jobs = [synth_outputs.Job("codec", ("a",), ("a",))]
+    with pytest.raises(UserError, match=said) as error:
+        synth_outputs.run_jobs(jobs, work, 2, lambda count: None)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "other"])
