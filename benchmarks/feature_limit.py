@@ -73,15 +73,21 @@ def run(options: argparse.Namespace, command: str) -> int:
     if train.made_from["weights"] != held_out.made_from["weights"]:
         raise UserError(f"{options.features} and {options.train} are features of other weights")
     sequence = sequence_of(train)
+    if sequence_of(held_out) != sequence:
+        raise UserError(f"{options.features} and {options.train} are features of other lengths or rates")
+    taught = truths(options.train_data, "train", sequence)
+    known = truths(options.train_data, "validation", sequence)
+    asked = truths(options.dataset, "test", sequence)
+    check_clips(train, taught, f"--train {options.train}", f"--train-data {options.train_data}")
+    check_clips(validation, known, f"--train {options.train}", f"--train-data {options.train_data}")
+    check_clips(held_out, asked, f"--features {options.features}", f"--dataset {options.dataset}")
+    if options.write_to:
+        tables.find_part(options.write_to, "feature_limit")
     torch.manual_seed(options.seed)
     reader = Reader(train, sequence)
-    fit(reader, train, truths(options.train_data, "train", sequence), options)
-    known = truths(options.train_data, "validation", sequence)
+    fit(reader, train, taught, options)
     threshold = balance(reader, validation, known)
-    columns = {
-        "training's looks and sounds": (validation, known),
-        "held-out ones": (held_out, truths(options.dataset, "test", sequence)),
-    }
+    columns = {"training's looks and sounds": (validation, known), "held-out ones": (held_out, asked)}
     counts = {
         f"{what}, {sum(t.gated for t in of.values())} clips": [
             count(reader, features, name, t, threshold) for name, t in of.items() if t.gated
@@ -93,6 +99,23 @@ def run(options: argparse.Namespace, command: str) -> int:
         tables.replace_part(options.write_to, "feature_limit", text)
     print(text)
     return 0
+
+
+def check_clips(features: FeatureDataset, truth: Mapping[str, object], folder: str, data: str) -> None:
+    """UserError unless features and truths are of the same clips: before any training."""
+    if not features.ids:
+        raise UserError(
+            f"{folder}: holds no features of the split that is wanted ({data} has {len(truth)} clips of it)"
+        )
+    for known, other, there, lacking in (
+        (truth, set(features.ids), data, folder),
+        (features.ids, set(truth), folder, data),
+    ):
+        if missing := [name for name in known if name not in other]:
+            raise UserError(
+                f"{lacking} and {there} do not belong together: {len(missing)} of {len(known)} clips of "
+                f"{there} are not in {lacking}, the first is '{missing[0]}'"
+            )
 
 
 # -------------------- what is true
@@ -118,6 +141,8 @@ def truths(dataset: str | Path, split: str, sequence: SequenceConfig) -> dict[st
 
 def _truth(row: dict, sequence: SequenceConfig) -> Truth:
     clip = read_clip(row)
+    if not clip.sources:
+        raise UserError(f"clip {clip.id} has no annotated source, which the reader is to learn of")
     camera = np.array([row["camera"][f"{axis}_deg"] for axis in ("yaw", "pitch", "roll")])
     rate = sequence.sync_slots_per_second
     frames = round(min(clip.duration_s, sequence.duration_s) * 25)
@@ -208,9 +233,8 @@ def read(reader: Reader, features: FeatureDataset, name: str) -> np.ndarray:
 
 def balance(reader: Reader, features: FeatureDataset, truth: dict[str, Truth]) -> float:
     """The threshold of activity above which as many slots lie as are active."""
-    names = [name for name in features.ids if name in truth]
-    said = np.concatenate([read(reader, features, name)[:, 0] for name in names])
-    active = np.concatenate([truth[name].active for name in names])
+    said = np.concatenate([read(reader, features, name)[:, 0] for name in features.ids])
+    active = np.concatenate([truth[name].active for name in features.ids])
     return float(np.quantile(said, 1 - active.mean()))
 
 

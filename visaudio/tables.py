@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -16,10 +17,8 @@ def marks(name: str) -> tuple[str, str]:
 
 def check_part(path: Path | None, name: str) -> None:
     """UserError where a file, if one is given, lacks the marks of `name`: before the table is made."""
-    begin, end = marks(name)
-    text = path.read_text() if path is not None and path.is_file() else ""
-    if path is not None and (begin not in text or end not in text):
-        raise UserError(f"{path}: holds no {begin} ... {end}")
+    if path is not None:
+        find_part(path, name)
 
 
 def publish(text: str, kept: Path, path: Path | None, name: str) -> None:
@@ -27,20 +26,37 @@ def publish(text: str, kept: Path, path: Path | None, name: str) -> None:
     UserError where one cannot be written."""
     print(text)
     try:
-        kept.write_text(text)
-        if path is not None:
-            replace_part(path, name, text)
+        kept.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{kept}: cannot be written ({error.strerror or error})") from error
+    if path is not None:
+        replace_part(path, name, text)
 
 
 def replace_part(path: Path, name: str, table: str) -> None:
     """Puts the table between the marks of `name` in a Markdown file. UserError where they are not there."""
-    check_part(path, name)
+    before, after = find_part(path, name)
     begin, end = marks(name)
-    text = path.read_text()
-    before, after = text.split(begin)[0], text.split(end)[1]
-    path.write_text(f"{before}{begin}\n{table.rstrip()}\n{end}{after}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(f"{before}{begin}\n{table.rstrip()}\n{end}{after}", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def find_part(path: Path, name: str) -> tuple[str, str]:
+    """What stands before and after the marks of `name`. UserError where they are not there."""
+    begin, end = marks(name)
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if begin not in text or end not in text:
+        raise UserError(f"{path}: holds no {begin} ... {end}")
+    return text.split(begin)[0], text.split(end)[1]
 
 
 def shown_command(script: str, arguments: Sequence[str]) -> str:

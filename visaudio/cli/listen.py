@@ -89,9 +89,12 @@ def _listen(options: argparse.Namespace) -> int:
 
 def _summary(options: argparse.Namespace) -> int:
     from visaudio.evaluation.listening import answers, summary
+    from visaudio.evaluation.stored import write_whole
 
     if options.systems or options.output:
         raise UserError("--summary stands without --systems and --output")
+    if options.json is not None and any(_same(options.json, path) for path in options.summary):
+        raise UserError(f"--json {options.json}: is a file of answers, which would be lost; give another")
     rows = []
     for path in options.summary:
         if not path.is_file():
@@ -100,8 +103,9 @@ def _summary(options: argparse.Namespace) -> int:
     found = summary.summarise(rows, options.seed)
     print(summary.table(found))
     if options.json is not None:
-        try:
-            options.json.write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{options.json}: cannot be written ({error.strerror or error})") from error
+        write_whole(options.json, (json.dumps(found.to_json(), indent=1) + "\n").encode())
     return 0
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)

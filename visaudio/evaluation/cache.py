@@ -44,8 +44,12 @@ class Cache:
                 return {name: stored[name] for name in stored.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError):
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as damage:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # a file where a folder should be, or a folder in its place
+                reason = " ".join(str(damage).split())[:120]
+                raise UserError(f"{path}: can neither be read nor removed ({reason})") from error
             return None
 
     def store(self, key: str, entry: str, arrays: Heard) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bi_audio_dataset.schema import UserError
+from visaudio.evaluation.stored import write_whole
 
 PACKAGED = Path(__file__).parent / "weights" / "sound_classifier.safetensors"
 SAMPLE_RATE = 22050
@@ -106,12 +107,10 @@ class SoundClassifier(nn.Module):
 
 def save(classifier: SoundClassifier, path: Path, notes: dict[str, str] | None = None) -> None:
     """A safetensors file in half precision; the classes and notes are in its metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialised
 
     state = {k: v.half() if v.is_floating_point() else v for k, v in classifier.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, {"classes": json.dumps(classifier.classes), **(notes or {})})
-    path.chmod(0o644)  # safetensors makes it 0600
+    write_whole(path, serialised(state, {"classes": json.dumps(classifier.classes), **(notes or {})}))
 
 
 def load(path: str | Path) -> SoundClassifier:
@@ -124,9 +123,9 @@ def load(path: str | Path) -> SoundClassifier:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         classifier = SoundClassifier(classes)
         classifier.load_state_dict(state)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: not a sound classifier ({str(error).splitlines()[0][:120]}); train one with "
+            f"{path}: not a sound classifier ({' '.join(str(error).split())[:120]}); train one with "
             "python -m visaudio.evaluation.classifier --dataset DIR --output FILE"
         ) from error
     return classifier.eval()
@@ -225,11 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = [classes.index(name) for name in names]
         classifier = train(mels, labels, classes, TrainConfig(steps=options.steps))
         held_out = single_source_renders(options.dataset, ["validation", "test"])
+        score = accuracy(classifier, *held_out)
+        save(classifier, options.output, {"held_out_accuracy": f"{score:.4f}", "clips": str(len(mels))})
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    score = accuracy(classifier, *held_out)
-    save(classifier, options.output, {"held_out_accuracy": f"{score:.4f}", "clips": str(len(mels))})
     print(f"{len(mels)} training clips; {score:.1%} of {len(held_out[0])} held-out renders named right")
     return 0
 

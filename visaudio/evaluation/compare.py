@@ -230,7 +230,10 @@ def _same_reference(a: str | None, b: str | None) -> bool | None:
         return False
     if not (os.path.isfile(a) and os.path.isfile(b)):
         return None
-    return filecmp.cmp(a, b, shallow=False)
+    try:
+        return filecmp.cmp(a, b, shallow=False)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror or error})") from error
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:

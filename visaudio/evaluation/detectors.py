@@ -143,5 +143,9 @@ def fetch_weights(name: str, what: str) -> None:
             index = hub_access.fetch_file(name, WEIGHTS[1], what=what)
         except UserError:
             raise first from None
-    for file in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+    try:
+        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: names no files of weights of {what}") from error
+    for file in files:
         hub_access.fetch_file(name, file, what=what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import scipy.fft
 
 from visaudio.data.dataset import Clip
 from visaudio.evaluation import cues
+from visaudio.evaluation.stored import write_whole
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
 
 RANGE_DB = 70.0
@@ -48,8 +50,9 @@ def plot_clip(path: Path, clip: Clip, sounds: Mapping[str, np.ndarray], sample_r
     _draw_ild(axes, clip, sounds, sample_rate)
     names = ", ".join(f"{source.member} {source.class_name}" for source in clip.sources)
     figure.suptitle(f"{clip.id}: {names} (white ticks: true onsets)", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=80, format=path.suffix.removeprefix(".") or None)
+    write_whole(path, buffer.getvalue())
 
 
 def _draw_ild(axes, clip: Clip, sounds: Mapping[str, np.ndarray], sample_rate: int) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import references
 from visaudio.evaluation.pairs import Reference
+from visaudio.evaluation.stored import read_object, write_whole
 from visaudio.evaluation.truth_files import read_truth
 
 if TYPE_CHECKING:
@@ -158,12 +159,11 @@ def _identity(settings: Generation) -> dict[str, Any]:
 def _claim(output: Path, identity: Mapping[str, Any]) -> None:
     """UserError if the sounds in the folder are of another model, seed or setting."""
     path = output / "sounds" / f"{SYSTEM}.made.json"
-    if path.is_file():
-        old = json.loads(path.read_text())
+    advice = "give another --output, or remove OUTPUT/sounds, if its sounds are to be made again"
+    old = read_object(path, advice)
+    if old is not None:
         other = [f"{name} {old.get(name)!r}" for name in identity if old.get(name) != identity[name]]
         if other:
             raise UserError(f"{output} holds sounds made with {', '.join(other)}: give another --output")
         return
-    from visaudio.evaluation.synth_outputs import write_whole
-
     write_whole(path, (json.dumps(dict(identity), indent=1) + "\n").encode())

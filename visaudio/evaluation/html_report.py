@@ -8,8 +8,6 @@ stand inside the page, more of them lie in media/.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +22,7 @@ from visaudio.evaluation.page.media_files import MediaFolder
 from visaudio.evaluation.page.pictures import ShownSound, Track, data_uri, draw, system_style
 from visaudio.evaluation.page.text import listed, tag
 from visaudio.evaluation.results import ClipScored, Results
+from visaudio.evaluation.stored import write_whole
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
 from visaudio.evaluation.truth_files import read_truth
 
@@ -69,7 +68,8 @@ def write_report(
         )
         data = listing.data(results, order, addresses, places)
         text = document.page(_title(results), _lead(results), sections, data, results.made)
-        page = _replace(output / PAGE, text)
+        page = output / PAGE
+        write_whole(page, text.encode())
         folder.close()
     except OSError as error:
         raise UserError(f"{output}: the report cannot be written ({error.strerror or error})") from error
@@ -216,12 +216,3 @@ def _which(places: Sequence[int], total: int) -> str:
     head = math.ceil(len(places) / 2)
     rest = f", then {len(places) - head} spread evenly over the others" if len(places) > head else ""
     return f"{len(places)} of {total} clips: the worst {head} first{rest}."
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Whole or not at all: a page that is open never sees half of the next one."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-    return path

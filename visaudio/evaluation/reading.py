@@ -108,6 +108,19 @@ def read_sound(path: Path) -> Sound:
     return Sound(audio, rate, channels)
 
 
+def read_whole(path: Path) -> tuple[np.ndarray, int]:
+    """(C, S) float32 and its rate. UserError if it cannot be read, is empty, or ends before it says it does:
+    what the evaluation refuses is not to pass for whole in another file."""
+    audio, rate = media.read_audio(path)
+    if not audio.shape[1]:
+        raise UserError(f"{path}: holds no samples")
+    try:
+        check_whole(path, audio.shape[1] / rate)
+    except Refused as refused:
+        raise UserError(f"{path}: is cut short or damaged ({refused})") from refused
+    return audio, rate
+
+
 def _without_folder(error: Exception, path: Path) -> str:
     return " ".join(str(error).replace(str(path), path.name).split())
 

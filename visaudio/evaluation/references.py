@@ -15,6 +15,7 @@ import numpy as np
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, open_dataset, read_clip
 from visaudio.evaluation.pairs import RANK, Reference
+from visaudio.evaluation.stored import holds, write_whole
 from visaudio.evaluation.synth_benchmark import groups_of
 from visaudio.evaluation.truth_files import truth_text
 
@@ -86,10 +87,8 @@ def write_out(
 
 def _beside(stem: Path, suffix: str, data: bytes | None = None) -> Path:
     """A clip's file, whole paths kept (an id may hold dots); written if `data` says something new."""
-    from visaudio.evaluation.synth_outputs import write_whole
-
     path = stem.with_name(stem.name + suffix)
-    if data is not None and not (path.is_file() and path.read_bytes() == data):
+    if data is not None and not holds(path, data):
         write_whole(path, data)
     return path
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.measures import FigureSpec
+from visaudio.evaluation.typed import fault
 
 SCHEMA_VERSION = 1
 
@@ -176,37 +177,75 @@ class Results:
 
     @classmethod
     def from_json(cls, text: str, folder: Path | None = None) -> Results:
-        """UserError if it is of another version, or no results at all."""
+        """UserError if it is of another version, damaged, or no results at all."""
         try:
             stored = json.loads(text)
             version = stored.pop("schema_version")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise UserError("not the results.json of an evaluation: expected a schema_version") from error
         if version != SCHEMA_VERSION:
             raise UserError(f"results of schema version {version}, expected {SCHEMA_VERSION}: evaluate again")
-        stored["systems"] = tuple(SystemUsed(**s) for s in stored["systems"])
-        stored["measures"] = tuple(
+        try:
+            found = cls(**_parts(stored), folder=folder or Path())
+            wrong = fault(found, cls) or _disagreement(found)
+        except KeyError as error:
+            wrong = f"it lacks {error}"
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            wrong = " ".join(str(error).split())[:120]
+        if wrong:
+            raise UserError(f"not as an evaluation writes its results.json ({wrong}): evaluate again")
+        return found
+
+
+def _parts(stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of Results. Raises what a file that is none of `to_json` makes it raise."""
+    return stored | {
+        "systems": tuple(SystemUsed(**s) for s in stored["systems"]),
+        "measures": tuple(
             MeasureUsed(**(m | {"figures": tuple(FigureSpec(**f) for f in m["figures"])}))
             for m in stored["measures"]
-        )
-        stored["figures"] = _figures(stored["figures"])
-        stored["group_figures"] = {name: _figures(f) for name, f in stored["group_figures"].items()}
-        stored["groups"] = {name: tuple(ids) for name, ids in stored["groups"].items()}
-        stored["clips"] = tuple(
+        ),
+        "figures": _figures(stored["figures"]),
+        "group_figures": {name: _figures(f) for name, f in stored["group_figures"].items()},
+        "groups": {name: _names(ids) for name, ids in stored["groups"].items()},
+        "clips": tuple(
             ClipScored(**(c | {"sounds": {name: _sound(s) for name, s in c["sounds"].items()}}))
             for c in stored["clips"]
-        )
-        stored["comparisons"] = tuple(
+        ),
+        "comparisons": tuple(
             Comparison(
                 **(c | {k: _number(v) for k, v in c.items() if k.startswith("p_")})
                 | {"difference": _figure(c["difference"])}
             )
             for c in stored["comparisons"]
-        )
-        stored["problems"] = tuple(
-            Problem(**(p | {key: tuple(p[key]) for key in ("names", "details")})) for p in stored["problems"]
-        )
-        return cls(**stored, folder=folder or Path())
+        ),
+        "problems": tuple(
+            Problem(**(p | {key: _names(p[key]) for key in ("names", "details")})) for p in stored["problems"]
+        ),
+    }
+
+
+def _disagreement(results: Results) -> str:
+    """What one part says that another contradicts, "" for nothing."""
+    systems, figures = {system.name for system in results.systems}, set(results.specs)
+    if len(systems) < len(results.systems):
+        return "two systems of one name"
+    if len({clip.id for clip in results.clips}) < len(results.clips):
+        return "two clips of one id"
+    if lacking := systems - set(results.figures):
+        return f"no figures of system '{min(lacking)}'"
+    named = [set(results.figures), *(set(found) for found in results.group_figures.values())]
+    named += [set(clip.sounds) for clip in results.clips] + [{c.a, c.b} for c in results.comparisons]
+    if unknown := set().union(*named) - systems:
+        return f"there is no system '{min(unknown)}'"
+    if unknown := {c.figure for c in results.comparisons} - figures:
+        return f"there is no figure '{min(unknown)}'"
+    for spec in results.specs.values():
+        if spec.better not in ("higher", "lower", "") or not 0 <= spec.digits <= 20:
+            return f"figure '{spec.name}': better '{spec.better}', digits {spec.digits}"
+    if any(len(p.details) not in (0, len(p.names)) for p in results.problems):
+        return "a problem with more or fewer details than names"
+    return ""
 
 
 def _list(figure: Mapping[str, Any]) -> list:
@@ -214,7 +253,8 @@ def _list(figure: Mapping[str, Any]) -> list:
 
 
 def _figure(stored: list) -> Figure:
-    return Figure(*map(_number, stored[:3]), stored[3])
+    value, low, high, clips = stored
+    return Figure(*map(_number, (value, low, high)), clips)
 
 
 def _figures(stored: Mapping[str, Mapping[str, list]]) -> dict[str, dict[str, Figure]]:
@@ -226,7 +266,15 @@ def _sound(stored: Mapping[str, Any]) -> SoundScored:
 
 
 def _number(stored: float | None) -> float:
+    if isinstance(stored, (str, bool)):
+        raise TypeError(f"{stored!r} in place of a number")
     return math.nan if stored is None else float(stored)
+
+
+def _names(stored: list) -> tuple:
+    if not isinstance(stored, list):
+        raise TypeError(f"{stored!r} in place of a list")
+    return tuple(stored)
 
 
 def _plain(value: Any) -> Any:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
+import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
+from visaudio.evaluation.stored import holds, read_object, write_whole
 from visaudio.level import PEAK_DBFS
 from visaudio.model.conditions import Conditions
 from visaudio.sampling import encode_conditions, encode_frames, frame_requests, generate
@@ -99,7 +101,7 @@ def write_media(folder: Path, name: str, video: bytes | None, audio: bytes) -> N
             continue
         if not path.is_file():
             write_whole(path, data)
-        elif path.read_bytes() != data:
+        elif not holds(path, data):
             raise UserError(f"{path}: is of another dataset's clip {name}; give another output folder")
 
 
@@ -139,8 +141,13 @@ def run_jobs(jobs: Sequence[Job], work: Work, workers: int, progress: Callable[[
             workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(work, 1)
         )
         try:
-            for done in as_completed([pool.submit(run_job, job) for job in todo]):
+            for done in as_completed([pool.submit(_run_in_worker, job) for job in todo]):
                 progress(done.result())
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process ended before its time (out of memory?): what is finished stays, and the "
+                "same command goes on; fewer --workers need less memory"
+            ) from error
         finally:  # an interruption waits for the sounds under way, not for all
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -155,6 +162,13 @@ def _start_worker(work: Work, threads: int | None) -> None:
         torch.set_num_threads(threads)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     _state.update(work=work, components=work.load())
+
+
+def _run_in_worker(job: Job) -> int:
+    try:
+        return run_job(job)
+    except UserError as error:
+        raise UserError(str(error)) from None  # of subclasses not all travel between processes
 
 
 def run_job(job: Job) -> int:
@@ -218,13 +232,24 @@ def kept_conditions(
 ) -> list[Conditions]:
     """What `make` gives, kept in a file; read back where it is there, to where the model is."""
     if path.is_file():
-        stored = torch.load(path, weights_only=True, map_location=components.device)
-        return [Conditions(**window) for window in stored]
+        return _read_conditions(path, components)
     made = list(make())
     buffer = io.BytesIO()
     torch.save([{k: getattr(c, k).cpu() for k in c.__dataclass_fields__} for c in made], buffer)
     write_whole(path, buffer.getvalue())
     return made
+
+
+def _read_conditions(path: Path, components: Components) -> list[Conditions]:
+    try:
+        stored = torch.load(path, weights_only=True, map_location=components.device)
+        return [Conditions(**window) for window in stored]
+    except Exception as error:  # torch.load raises whatever the damaged file makes it raise
+        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
+        raise UserError(
+            f"{path}: cannot be read as what a model is told of a clip ({reason}); remove it: the same "
+            "command makes it again"
+        ) from error
 
 
 def flipped_conditions(components: Components, video: Path) -> Iterable[Conditions]:
@@ -299,13 +324,6 @@ def store(path: Path, sound: np.ndarray, rate: int, notes: Mapping[str, Any]) ->
 
 
 def _is_done(folder: Path, system: str, name: str, other: str) -> bool:
-    notes = sound_path(folder, system, name).with_suffix(".json")
-    return notes.is_file() and json.loads(notes.read_text())["conditions_of"] == other
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Nothing half-written is ever found under `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    path = sound_path(folder, system, name).with_suffix(".json")
+    notes = read_object(path, "remove it: the same command makes that sound again")
+    return notes is not None and notes.get("conditions_of") == other

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, SourceTrack
 
 MEDIA = ("frames", "audio")
@@ -25,12 +26,16 @@ def truth_text(clip: Clip) -> str:
 
 
 def read_truth(path: str | Path) -> Clip:
-    """The clip, without media."""
-    stored = json.loads(Path(path).read_text())
-    stored["sources"] = tuple(SourceTrack(**_arrays(source)) for source in stored["sources"])
-    for name in ("hfov_deg", "duration_s", "truth_rate_hz"):
-        stored[name] = math.nan if stored[name] is None else float(stored[name])
-    return Clip(**stored)
+    """The clip, without media. UserError for a file that `truth_text` did not write."""
+    try:
+        stored = json.loads(Path(path).read_bytes())
+        stored["sources"] = tuple(SourceTrack(**_arrays(source)) for source in stored["sources"])
+        for name in ("hfov_deg", "duration_s", "truth_rate_hz"):
+            stored[name] = math.nan if stored[name] is None else float(stored[name])
+        return Clip(**stored)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: cannot be read as a clip's truth ({reason}): evaluate again") from error
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,9 @@ terminal shows them as the page does.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,10 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
 from visaudio import __version__
 from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.results import Figure, Results
+from visaudio.evaluation.stored import write_whole
 from visaudio.tables import commit
 
 RESULTS, CLIPS, TABLE, COMPARISONS = "results.json", "clips.csv", "table.csv", "comparisons.csv"
@@ -55,24 +53,12 @@ def _versions() -> dict[str, str]:
 
 def write(results: Results, output: Path) -> Results:
     """Writes the files (comparisons.csv of several systems only); returns the results, with their folder."""
-    _write(output / CLIPS, _csv(_clip_lines(results)))
-    _write(output / TABLE, _csv(_table_lines(results)))
+    write_whole(output / CLIPS, _csv(_clip_lines(results)).encode())
+    write_whole(output / TABLE, _csv(_table_lines(results)).encode())
     if results.comparisons:
-        _write(output / COMPARISONS, _csv(_comparison_lines(results)))
-    _write(output / RESULTS, results.to_json() + "\n")  # last: where it is, the others are
+        write_whole(output / COMPARISONS, _csv(_comparison_lines(results)).encode())
+    write_whole(output / RESULTS, (results.to_json() + "\n").encode())  # last: where it is, the others are
     return replace(results, folder=output.resolve())
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _csv(lines: Iterator[Sequence[Any]]) -> str:

@@ -226,7 +226,8 @@ def test_one_run_gets_its_page_anew_and_nothing_else(one, tmp_path, capsys):
     [(None, "cannot be read (No such file or directory), expected a results.json"),
      ("{}", "not the results.json of an evaluation"),
      (json.dumps({"schema_version": 99}), "results of schema version 99"),
-     ("\xff", "not the results.json")],
+     ("\xff", "not the results.json"),
+     (json.dumps({"schema_version": 1}), "writes its results.json (it lacks 'systems')")],
 )  # fmt: skip
 def test_a_file_that_is_no_results(tmp_path, capsys, text, reason):
     if text is not None:

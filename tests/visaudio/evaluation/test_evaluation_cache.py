@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import cache as module
 from visaudio.evaluation.cache import Cache, HeardFiles
 
@@ -34,6 +35,19 @@ def test_a_damaged_entry_is_none_and_goes(tmp_path, damage):
     assert not path.exists()
     cache.store("k", "abc", ARRAYS)
     np.testing.assert_array_equal(cache.load("k", "abc")["ild"], ARRAYS["ild"])
+
+
+def test_a_file_or_folder_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    in_the_way = Cache(tmp_path / "file")
+    for call in (lambda: in_the_way.load("k", "abc"), lambda: in_the_way.store("k", "abc", ARRAYS)):
+        with pytest.raises(UserError, match=f"^{tmp_path}/file/k/ab.*: can"):
+            call()
+    assert (tmp_path / "file").read_text() == "mine"
+    cache = Cache(tmp_path)
+    (cache.path("k", "abc") / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match="can neither be read nor removed"):
+        cache.load("k", "abc")
 
 
 def test_pickled_arrays_are_neither_written_nor_read(tmp_path):

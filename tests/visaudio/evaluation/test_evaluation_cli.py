@@ -344,6 +344,22 @@ def test_a_dataset_as_reference(three, two_clips, capfd):
     assert code == 2 and "holds no 'synth' clips" in err[-1]
 
 
+def test_a_file_where_a_folder_of_the_output_goes_is_one_line(three, two_clips, micro, capfd):
+    write(three / "sys" / "fake-000.wav", noise(seconds=2.0))
+    (three / "out").mkdir()
+    for blocked, line in (
+        ("clips", f"--generated sys --reference {two_clips}"),
+        ("sounds", f"--model {micro} --dataset {two_clips}"),
+        ("cache", "--generated gen --reference ref"),
+    ):
+        (three / "out" / blocked).write_text("mine")
+        code, out, err = run(f"{line} --output out --no-report --workers 1 --measures level", capfd)
+        assert (code, out) == (2, []) and err[-1].startswith(f"error: out/{blocked}"), err
+        assert len([text for text in err if "error" in text]) == 1 and "can" in err[-1]
+        assert (three / "out" / blocked).read_text() == "mine"
+        (three / "out" / blocked).unlink()
+
+
 def test_several_processes_share_the_clips(three, two_clips, micro, monkeypatch):
     """Each of two makes its own, the first alone goes on to score."""
     import types

@@ -95,6 +95,58 @@ def test_what_is_not_results(text, message):
         Results.from_json(text)
 
 
+def changed(where, value="gone"):
+    """The stored results with one thing otherwise; where: keys down to it."""
+    stored = json.loads(results().to_json())
+    *way, last = where
+    at = stored
+    for key in way:
+        at = at[key]
+    if value == "gone":
+        del at[last]
+    else:
+        at[last] = value
+    return json.dumps(stored)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (["systems"], "gone", "it lacks 'systems'"),
+        (["clips", 0, "sounds"], "gone", "it lacks 'sounds'"),
+        (["clips", 0, "id"], "gone", "missing 1 required positional argument: 'id'"),
+        (["systems", 0, "colour"], "red", "unexpected keyword argument 'colour'"),
+        (["colour"], "red", "unexpected keyword argument 'colour'"),
+        (["systems"], 5, "not iterable"),
+        (["made"], 5, "made: expected an object"),
+        (["clips", 0, "id"], 5, "clips\\[0\\].id: expected text"),
+        (["clips", 0, "sounds", "mine", "duration_s"], "1.5", "duration_s: expected a number"),
+        (["clips", 0, "sounds", "mine", "duration_s"], 10**400, "duration_s: expected a smaller number"),
+        (["clips", 0, "sounds", "mine", "values", "side"], "high", "'high' in place of a number"),
+        (["clips", 0, "truth"], 1, "clips\\[0\\].truth: expected text"),
+        (["systems", 0, "clips"], True, "systems\\[0\\].clips: expected a whole number"),
+        (["figures", "mine", "side"], [1, 2], "not enough values"),
+        (["figures", "other"], "gone", "no figures of system 'other'"),
+        (["figures", "third"], {}, "there is no system 'third'"),
+        (["systems", 1, "name"], "mine", "two systems of one name"),
+        (["comparisons", 0, "figure"], "odd", "there is no figure 'odd'"),
+        (["comparisons", 0, "a"], "third", "there is no system 'third'"),
+        (["measures", 0, "figures", 0, "better"], "green", "figure 'side': better 'green'"),
+        (["problems", 0, "names"], "a", "'a' in place of a list"),
+        (["problems", 0, "details"], [""], "more or fewer details than names"),
+    ],
+)
+def test_what_somebody_changed_is_told(where, value, message):
+    with pytest.raises(UserError, match=rf"not as an evaluation writes.*{message}.*evaluate again") as error:
+        Results.from_json(changed(where, value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_nest_without_end_is_no_results():
+    with pytest.raises(UserError, match="not the results.json"):
+        Results.from_json("[" * 100_000)
+
+
 def test_the_files(tmp_path):
     written = writing.write(results(), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -159,8 +211,12 @@ def test_every_figure_of_the_suite_has_a_measured_unit():
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="file: cannot be made a folder to write to"):
         writing.write(results(), tmp_path / "file")
+    (tmp_path / "out" / "table.csv").mkdir(parents=True)
+    with pytest.raises(UserError, match="table.csv: cannot be written"):
+        writing.write(results(), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clips.csv", "table.csv"]
 
 
 def test_the_table_of_a_terminal():

@@ -175,6 +175,51 @@ def test_a_torn_line_is_cut_off_and_nothing_else(tmp_path):
     assert answers.read(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize("kept", range(1, 40))
+def test_wherever_an_append_was_interrupted_it_is_made_good(tmp_path, kept):
+    path = tmp_path / "answers.jsonl"
+    answers.append(path, rating("eva", "a", 3))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:kept])
+    answers.append(path, rating("eva", "a", 4, trial=1))
+    assert [row["trial"] for row in answers.read(path)] == [0, 1]
+
+
+def test_an_answer_that_lacks_its_newline_alone_counts(tmp_path):
+    """An editor took it, or the very last byte was lost."""
+    path = tmp_path / "answers.jsonl"
+    answers.append(path, rating("eva", "a", 3))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(answers.read(path)) == 1
+    answers.append(path, rating("eva", "a", 4, trial=1))
+    assert [row["ratings"]["realism"] for row in answers.read(path)] == [3, 4]
+
+
+FOREIGN = [
+    b"my only line",
+    b'{"name": "of another program"}',
+    b'{"schema_version": 1, "of": "another program"}',
+    b'{\n "schema_version": 1,\n "systems"',
+    b"x" * 100_000,
+    b'{"schema_version": 1, "kind": "rating"}\nend',
+]
+
+
+@pytest.mark.parametrize("data", FOREIGN)
+def test_what_another_program_wrote_is_left_alone(tmp_path, capsys, data):
+    given = make_sounds(tmp_path)
+    path = tmp_path / "broken.json"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="broken.json"):
+        answers.append(path, rating("eva", "a", 3))
+    for flags in (["--systems", *given, "--output", str(path)], ["--summary", str(path)]):
+        assert main(flags) == 2
+        *notes, error = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"error: {path}, last line: not an answer of the listening test")
+        assert not any("error" in note for note in notes)
+    assert path.read_bytes() == data
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -184,7 +229,9 @@ def test_a_torn_line_is_cut_off_and_nothing_else(tmp_path):
         ({"kind": "guess"}, "kind 'guess'"),
         ({"schema_version": 9}, "schema version 9, expected 1"),
         ({"order": ["b"]}, "order \\['b'\\] of systems \\['a'\\]"),
-        ({"order": 5}, "not an answer"),
+        ({"order": 5}, "order 5 of systems"),
+        ({"systems": [1], "order": [1]}, "systems that are no text"),
+        ({"systems": 5}, "order"),
         ({"listener": 5}, "listener is no text"),
         ({"trial": "x"}, "trial is no number"),
     ],
@@ -355,7 +402,12 @@ def test_summary_command_prints_and_stores(tmp_path, capsys):
     assert main(["--summary", str(one), str(two), "--json", str(tmp_path / "s.json")]) == 0
     assert "Realism  3.00" in capsys.readouterr().out
     assert json.loads((tmp_path / "s.json").read_text())["scores"][0]["mean"] == 3.0
-    assert main(["--summary", str(one), "--json", str(tmp_path / "none" / "s.json")]) == 2
+    assert main(["--summary", str(one), "--json", str(one / "s.json")]) == 2
+    assert "a.jsonl: cannot be made a folder" in capsys.readouterr().err
+    before = one.read_bytes()
+    assert main(["--summary", str(one), "--json", str(one)]) == 2
+    assert "is a file of answers, which would be lost" in capsys.readouterr().err
+    assert one.read_bytes() == before
 
 
 def test_answers_from_many_at_once_stay_whole(tmp_path):

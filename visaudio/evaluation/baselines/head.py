@@ -29,6 +29,7 @@ from torch.nn import functional
 from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
 from visaudio.config import from_dict, to_dict
+from visaudio.evaluation.stored import write_whole
 from visaudio.model.timing import interpolate_at, sync_track_index
 
 CONFIG, WEIGHTS = "spatialiser.json", "spatialiser.safetensors"
@@ -216,13 +217,11 @@ def save(head: SpatialiserHead, folder: Path, notes: Mapping[str, object]) -> No
     """spatialiser.safetensors and spatialiser.json (the config, and notes on the training) in `folder`."""
     import json
 
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialised
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(head.state_dict(), folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it 0600
+    write_whole(folder / WEIGHTS, serialised(head.state_dict()))
     text = json.dumps({"config": to_dict(head.config), "training": dict(notes)}, indent=1)
-    (folder / CONFIG).write_text(text + "\n")
+    write_whole(folder / CONFIG, (text + "\n").encode())
 
 
 def load(folder: str | Path) -> SpatialiserHead:

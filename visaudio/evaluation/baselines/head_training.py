@@ -27,6 +27,7 @@ from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import cues
 from visaudio.evaluation.baselines.head import HeadConfig, Seen, SpatialiserHead, difference, save, transform
 from visaudio.evaluation.baselines.head_settings import TrainConfig
+from visaudio.evaluation.stored import writing
 from visaudio.sequence import SequenceConfig
 
 ENCODERS = ("clip", "synchformer", "spatial")  # whose features the head is told
@@ -59,7 +60,7 @@ class Pairs:
         self.seconds = sequence_of(self.features).duration_s
         if rows:
             kind = AudioCache(rate, round(rate * self.seconds))
-            self.sound = build_cache(table, kind, cache / split, workers=0)
+            self.sound = _cached(table, kind, cache / split)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -87,6 +88,18 @@ class Pairs:
         moment = 512 * int(rng.choice(loud)) if power.max() > 0 else 0
         start = int(np.clip(moment - rng.integers(length), 0, max(0, audio.shape[1] - length)))
         return number, audio[:, start : start + length], start
+
+
+def _cached(table: Any, kind: AudioCache, folder: Path) -> np.ndarray:
+    try:
+        with writing(folder):
+            return build_cache(table, kind, folder, workers=0)
+    except UserError:
+        raise
+    except (ValueError, EOFError) as error:
+        raise UserError(
+            f"{folder}: holds damaged files ({error}); remove it: the same command makes it again"
+        ) from error
 
 
 def sequence_of(features: FeatureDataset) -> SequenceConfig:

@@ -27,13 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bi_audio_dataset import ambisonics, media
+from bi_audio_dataset import ambisonics
 from bi_audio_dataset.binaural import render_direct
 from bi_audio_dataset.channels import ORDERS
 from bi_audio_dataset.schema import UserError
 from bi_audio_dataset.sphere import rotation_matrix
 from visaudio.evaluation.baselines.spatialise import decoder
 from visaudio.evaluation.pairs import RANK
+from visaudio.evaluation.reading import read_whole
 
 #: Channel of L, R, C, Ls and Rs.
 SURROUND = {"5.1": (0, 1, 2, 4, 5), "5.1-film": (0, 2, 1, 3, 4)}
@@ -70,7 +71,11 @@ def match(folder: Path, ids: Sequence[str] | None, pattern: str = "**/{id}.*") -
         raise UserError(f"--from {folder}: no such folder")
     # an id beside a star would make two stars, which mean folders
     wide = re.sub(r"\*{2,}(?!/)", "*", pattern.replace("{id}", "*"))
-    files = [path for path in sorted(folder.glob(wide)) if _is_media(path, folder)]
+    try:
+        re.compile(_regex(wide))
+        files = [path for path in sorted(folder.glob(wide)) if _is_media(path, folder)]
+    except (re.error, ValueError, NotImplementedError, OSError) as error:  # of glob: a whole path as pattern
+        raise UserError(f"--pattern '{pattern}': cannot be looked for in {folder} ({error})") from error
     if not files:
         raise UserError(f"--from {folder}: no sound or video there fits the pattern '{pattern}'")
     found: dict[str, list[Path]] = {}
@@ -169,6 +174,8 @@ def items_of(
         for i in items
     ]
     for item in items:
+        if not math.isfinite(item.yaw_deg):
+            raise UserError(f"clip {item.id}: yaw_deg is {item.yaw_deg}, expected degrees")
         if item.layout not in LAYOUTS:
             raise UserError(
                 f"clip {item.id}: layout '{item.layout}' is unknown, expected of {', '.join(LAYOUTS)}"
@@ -247,9 +254,7 @@ def note_of(item: Item, downmix: bool) -> dict:
 
 def convert(item: Item, downmix: bool) -> tuple[np.ndarray, int]:
     """(1 or 2, S) of a file, and its rate. UserError, which names the file, if it is of no use."""
-    audio, rate = media.read_audio(item.path)
-    if not audio.shape[1]:
-        raise UserError(f"{item.path}: holds no samples")
+    audio, rate = read_whole(item.path)
     return to_ears(audio, rate, item.layout, item.yaw_deg, downmix, str(item.path)), rate
 
 

@@ -20,6 +20,7 @@ import torch
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import read_clip
 from visaudio.evaluation.baselines import NAMES, sources
+from visaudio.evaluation.stored import writing
 
 if TYPE_CHECKING:
     from visaudio.evaluation.baselines.head import Seen, SpatialiserHead
@@ -117,10 +118,8 @@ class Maker:
     def codec(self, name: str) -> tuple[np.ndarray, int]:
         from visaudio.evaluation.synth_outputs import codec_round_trip
 
-        with tempfile.NamedTemporaryFile(suffix=".flac") as file:
-            file.write(self.row(name)["audio"]["bytes"])
-            file.flush()
-            return codec_round_trip(self.components, Path(file.name)), self.components.codec.sample_rate
+        with as_file(self.row(name)["audio"]["bytes"], ".flac") as path:
+            return codec_round_trip(self.components, path), self.components.codec.sample_rate
 
     # -------------------- from a mono sound
 
@@ -155,10 +154,22 @@ class Maker:
     @contextmanager
     def video(self, name: str) -> Iterator[Path]:
         """The clip's MP4 as a file; readers want to seek."""
-        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-            file.write(self.row(name)["video"]["bytes"])
-            file.flush()
-            yield Path(file.name)
+        with as_file(self.row(name)["video"]["bytes"], ".mp4") as path:
+            yield path
+
+
+@contextmanager
+def as_file(data: bytes, suffix: str) -> Iterator[Path]:
+    """A temporary file. UserError where there is no room for it."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="visaudio-")
+    except OSError as error:
+        raise UserError(f"no temporary folder can be made ({error.strerror or error})") from error
+    with folder as place:
+        path = Path(place) / f"clip{suffix}"
+        with writing(path):
+            path.write_bytes(data)
+        yield path
 
 
 def seen_windows(components: Components, video: Path) -> list[tuple[float, Seen]]:

@@ -11,7 +11,6 @@ nothing is mixed: an error says what differs.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +23,7 @@ from typing import Any
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.baselines import NAMES, making, sources
 from visaudio.evaluation.baselines.making import Work, sound_path
+from visaudio.evaluation.stored import read_object
 from visaudio.evaluation.synth_benchmark import derangement
 from visaudio.evaluation.workers import one_thread_each
 
@@ -152,12 +152,9 @@ def _make(request: Request, work: Work, notes: Notes, bar: Bar) -> Path:
 def is_done(output: Path, system: str, name: str, note: Mapping[str, Any]) -> bool:
     """Whether that sound is there. UserError if it was made from something else than `note` says."""
     path = sound_path(output, system, name).with_suffix(".json")
-    try:
-        there = json.loads(path.read_text())
-    except FileNotFoundError:
+    there = read_object(path, "remove it: the same command makes that sound again")
+    if there is None:
         return False
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it") from error
     for key, value in note.items():
         if there.get(key) != value:
             raise UserError(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import check_location, local_files, open_dataset
 from visaudio.data.rows import NEEDED, ParquetRows, TableRows, open_rows
 from visaudio.evaluation.pairs import find_sounds
 from visaudio.evaluation.problems import Problems
+from visaudio.evaluation.reading import read_whole
 
 
 def rows_of(location: str | Path, split: str, config: str = "default") -> ParquetRows | TableRows:
@@ -46,11 +46,9 @@ def sounds_of(folder: str | Path, ids: Sequence[str], flag: str = "--sounds") ->
 
 def read_mono(path: Path) -> tuple[np.ndarray, int]:
     """(S,) float32, the mean of the file's channels, and its rate. UserError if it cannot be read."""
-    audio, rate = media.read_audio(path)
+    audio, rate = read_whole(path)
     if audio.shape[0] > 2:
         raise UserError(
             f"{path}: has {audio.shape[0]} channels, expected 1 or 2: baselines import makes ears of more"
         )
-    if not audio.shape[1]:
-        raise UserError(f"{path}: holds no samples")
     return audio.mean(axis=0), rate

@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.listening import answers, sounds
@@ -136,7 +138,7 @@ class Session:
             matched = self._matched(trial.clip, video)
             self._forget(name)
             names = tuple(
-                self._hide(name, sounds.rendered(matched.sounds[system], video)) for system in trial.order
+                self._hide(name, _rendered(matched.sounds[system], video)) for system in trial.order
             )
             questions = asked(video is not None)
             self._pending[name] = _Pending(
@@ -220,6 +222,8 @@ class Session:
             answers.append(self.test.output, {**row, "plan": self.test.fingerprint, "time": now})
         except OSError as error:
             raise Refusal(500, f"the answer cannot be written ({error.strerror or error})") from error
+        except UserError as error:
+            raise Refusal(500, f"the answer cannot be written: {error}") from error
 
     def _matched(self, clip: str, video: Path | None) -> sounds.Matched:
         try:
@@ -235,6 +239,13 @@ class Session:
 
     def _forget(self, listener: str) -> None:
         self._media = {name: kept for name, kept in self._media.items() if kept[0] != listener}
+
+
+def _rendered(audio: np.ndarray, video: Path | None) -> tuple[bytes, str]:
+    try:
+        return sounds.rendered(audio, video)
+    except (UserError, OSError) as error:  # a picture that has gone, no room for a temporary file
+        raise Refusal(500, f"the trial cannot be played: {error}") from error
 
 
 def _counts(plays: object, count: int) -> bool:

@@ -1,11 +1,14 @@
 """benchmarks/feature_limit.py: what it counts, and that it learns sides from features."""
 
+import re
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scripts import load_script
 
+from bi_audio_dataset.schema import UserError
 from visaudio import hub
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation.baselines.head_training import sequence_of
@@ -70,6 +73,44 @@ def test_it_reads_sides_that_the_features_hold(
     assert "sounds, 1 clips | held-out ones, 3 clips |" in lines[2]
     (right,) = [line for line in lines if "side right, whether" in line]
     assert float(right.split("|")[3].split()[0]) > 95
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--train-data": "held"}, "3 of 3 clips of --train .* are not in --train-data .* is 'fake-000'"),
+        (
+            {"--features": "micro"},
+            r"holds no features of the split that is wanted \(.* has 3 clips of it\)",
+        ),
+        ({"--write-to": "nowhere.md"}, "nowhere.md: holds no <!-- feature_limit: begin -->"),
+    ],
+)
+def test_what_does_not_belong_together_is_one_line_before_any_training(
+    script, fake_biaudio, micro_features, heldout, heldout_features, capsys, monkeypatch, changed, said
+):
+    def never(*_):
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr(script, "fit", never)
+    places = {"fake": fake_biaudio, "held": heldout, "micro": micro_features}
+    given = {"--train-data": fake_biaudio, "--train": micro_features, "--dataset": heldout}
+    given |= {"--features": heldout_features}
+    given |= {flag: places.get(name, name) for flag, name in changed.items()}
+    assert script.main([str(word) for pair in given.items() for word in pair]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and re.search(said, err)
+
+
+def test_clips_on_one_side_alone_are_told(script):
+    features = types.SimpleNamespace(ids=["a", "b"])
+    script.check_clips(features, {"a": 1, "b": 2}, "--train F", "--train-data D")
+    for truth, said in (
+        ({"a": 1}, "1 of 2 clips of --train F are not in --train-data D, the first is 'b'"),
+        ({"a": 1, "b": 2, "c": 3}, "1 of 3 clips of --train-data D are not in --train F, the first is 'c'"),
+    ):
+        with pytest.raises(UserError, match=f"do not belong together: {said}$"):
+            script.check_clips(features, truth, "--train F", "--train-data D")
 
 
 def test_features_of_other_weights_are_one_line(

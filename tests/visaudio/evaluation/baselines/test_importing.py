@@ -15,6 +15,7 @@ from visaudio.cli.baselines import main
 from visaudio.evaluation import cues
 from visaudio.evaluation.baselines.importing import Item, items_of, match, to_ears
 from visaudio.evaluation.baselines.running import MAX_FAILED, run_jobs
+from visaudio.evaluation.baselines.sources import read_mono
 
 RATE = 16000
 
@@ -151,6 +152,10 @@ def test_a_mapping_names_files_layouts_and_yaws(tmp_path):
         (["a.txt"], [], "no sound or video there fits"),
         (["a_1.wav", "a_2.wav"], ["--pattern", "{id}_*.wav"], "2 files are of clip 'a'"),
         (["a.wav"], ["--pattern", "*.wav"], "expected {id} in it, once"),
+        (["a.wav"], ["--pattern", "/x/{id}.wav"], "--pattern '/x/{id}.wav': cannot be looked for in"),
+        (["a.wav"], ["--pattern", "[z-a]{id}.wav"], "--pattern '[z-a]{id}.wav'"),
+        (["a.wav"], ["--yaw_deg", "inf"], "yaw_deg is inf, expected degrees"),
+        (["a.wav"], ["--mapping", "MAP:file,id,yaw_deg\na.wav,a,inf"], "yaw_deg is inf, expected degrees"),
         (["a.wav"], ["--pattern", "x*{id}.wav"], "no sound or video there fits"),
         (["xa.wav"], ["--pattern", "x*{id}.wav"], "leaves open where an id begins"),
         (["a.wav"], ["--layout", "7.1"], "layout '7.1' is unknown"),
@@ -228,6 +233,48 @@ def test_one_run_names_all_files_that_are_of_no_use(workers, tmp_path, capsys):
     assert line.startswith("error: 2 failed, what is finished stays: ")
     assert "c.wav" in line and "d.wav: holds no samples" in line
     assert sorted(path.name for path in (tmp_path / "out" / "other").glob("*.flac")) == ["a.flac", "b.flac"]
+
+
+def test_a_file_that_is_cut_short_is_refused_as_the_evaluation_does(tmp_path, capsys):
+    folder = tmp_path / "from"
+    write(folder, ["a.wav", "b.wav"])
+    cut = (folder / "b.wav").read_bytes()
+    (folder / "b.wav").write_bytes(cut[: len(cut) - 100])
+    command = ["import", "--from", str(folder), "--name", "other", "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "b.wav: is cut short" in error
+    assert "b.wav: 100 bytes short of what its header says" in error
+    assert sorted(path.name for path in (tmp_path / "out" / "other").iterdir()) == ["a.flac", "a.json"]
+    with pytest.raises(UserError, match="100 bytes short"):
+        read_mono(folder / "b.wav")  # what the baselines are made of
+
+
+@pytest.mark.parametrize("blocked", ["/proc/none", "file"])
+def test_a_folder_that_cannot_be_written_is_one_line(blocked, tmp_path, capsys):
+    write(tmp_path / "from", ["a.wav"])
+    (tmp_path / "file").write_text("mine")
+    output = tmp_path / blocked  # of a whole path: that path
+    command = ["import", "--from", str(tmp_path / "from"), "--name", "other", "--output", str(output)]
+    assert main(command) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert error.startswith(f"error: {output}/other: cannot be made a folder to write to (")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"a"', "\xff"])
+def test_a_damaged_note_is_one_line(text, tmp_path, capsys):
+    write(tmp_path / "from", ["a.wav"])
+    command = ["import", "--from", str(tmp_path / "from"), "--name", "other", "--output", str(tmp_path)]
+    assert main(command) == 0
+    (tmp_path / "other" / "a.json").write_text(text, encoding="latin-1")
+    capsys.readouterr()
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path}/other/a.json: is damaged") and error.count("\n") == 1
+    assert "remove it: the same command makes that sound again" in error
+    (tmp_path / "other" / "a.json").unlink()
+    assert main(command) == 0
 
 
 def test_what_fails_for_every_file_ends_before_all_are_tried():
