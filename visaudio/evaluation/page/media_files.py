@@ -42,8 +42,8 @@ class MediaFolder:
         self.folder = self.output / "media"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._before = json.loads((self.folder / INDEX).read_text())
-        except (OSError, ValueError):
+            self._before = dict(json.loads((self.folder / INDEX).read_text()))
+        except (OSError, ValueError, TypeError):
             self._before = {}
 
     def sound(self, path: Path, system: str | None, clip: str) -> str | None:
