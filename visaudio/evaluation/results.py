@@ -120,11 +120,13 @@ class Problem:
 class Comparison:
     """A figure of system `a` less that of `b`, over the clips that both have.
 
-    difference: with its paired bootstrap interval; its clips are those on which both have a value of their
-    own, or all common ones for figures that clips do not have by themselves. p_bootstrap: two-sided, from the
-    same resamples. p_wilcoxon: signed-rank test of the clips' own values, nan for figures that clips do not
-    have. p_holm: what verdicts go by, p_wilcoxon or where a figure can have none p_bootstrap, after Holm's
-    correction over the figures of this pair that have a direction; nan for those without one.
+    difference: with its paired bootstrap interval; its clips are those behind it: of means over clips those
+    on which both have a value, of other figures that clips have by themselves those on which either has, or
+    all common ones. p_bootstrap: two-sided, from the same resamples. p_wilcoxon: signed-rank test of the
+    clips' own values, nan for figures that clips do not have. p_holm: what verdicts go by: p_wilcoxon for
+    means over clips (1 where its ranks, or the values shown, point the other way than the difference),
+    p_bootstrap for all others, after Holm's correction over the figures of this pair that have a direction;
+    nan for those without one.
     """
 
     a: str
