@@ -63,7 +63,11 @@ COMMANDS = [(document, command) for document in DOCUMENTS for command in command
 
 
 def flags_in(script: Path) -> set[str]:
-    return set(re.findall(r'"(--[\w-]+)"', script.read_text()))
+    """Its own, and those that it shares with another script."""
+    text = script.read_text()
+    if "add_scoring_options(parser)" in text:
+        text += (ROOT / "visaudio" / "cli" / "benchmark_scoring.py").read_text()
+    return set(re.findall(r'"(--[\w-]+)"', text))
 
 
 def check(command: str) -> None:
