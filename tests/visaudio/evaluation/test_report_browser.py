@@ -48,6 +48,14 @@ def ids(page):
     return [text.removeprefix("clip-") for text in page.locator("#listing tbody th").all_inner_texts()]
 
 
+def test_nothing_moves_while_one_scrolls(page):
+    """A card that gets its height only when it is seen moves a button from under the mouse."""
+    tall = page.evaluate("document.body.offsetHeight")
+    page.locator("footer, #listing").last.scroll_into_view_if_needed()
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("document.body.offsetHeight") == tall > 3 * 768
+
+
 def test_sorting_by_click_and_by_key(page):
     assert ids(page) == list("413052")  # as it was written
     head = page.locator("#listing thead th")
