@@ -160,7 +160,8 @@ class DualBranchNetwork(nn.Module):
 
         self.empty_clip_feat = nn.Parameter(torch.zeros(1, c.clip_dim))
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, c.sync_dim))
-        self.empty_spatial_feat = nn.Parameter(torch.zeros(1, c.spatial_dim))
+        # for the spacetime module alone: without a gradient, a trainable one stops several processes
+        self.empty_spatial_feat = nn.Parameter(torch.zeros(1, c.spatial_dim), requires_grad=c.spacetime)
         # the text encoder's features of "", so that an empty prompt and a dropped one are the same thing
         self.register_buffer("empty_text_feat", torch.zeros(c.text_tokens, c.text_dim))
         self.register_buffer("latent_mean", torch.zeros(c.token_dim))

@@ -144,6 +144,17 @@ def test_a_fresh_network_predicts_zero_and_every_parameter_learns():
     assert dead == [f"joint_blocks.1.{m}_block.attn.q_norm.weight" for m in ("clip", "text")]
 
 
+MONO = dict(dual_branch=False, spacetime=False, inter_ear_attention=False, cross_ear_input=False)
+
+
+@pytest.mark.parametrize("switches", [{}, dict(spacetime=False), MONO, dict(shared_video_tokens=True)])
+def test_no_trainable_parameter_is_left_out(switches):
+    """In several processes torch refuses a parameter that has no part in the loss."""
+    net = network(**switches)
+    net(latents(), torch.tensor([0.2, 0.7]), conditions().drop({})).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_prepared_conditions_give_the_same_velocity():
     net, c, x, t = network(), conditions(), latents(), torch.tensor([0.1, 0.9])
     with torch.no_grad():
