@@ -24,16 +24,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
-import shlex
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -41,8 +36,9 @@ from bi_audio_dataset.schema import UserError
 from visaudio import tables
 from visaudio.cli.benchmark_scoring import add_scoring_options, clips_of, published_of
 from visaudio.cli.common import Parser, guard, positive, positive_int
+from visaudio.evaluation.baselines.tasks import Task, do
 from visaudio.evaluation.benchmark_table import benchmark_table
-from visaudio.evaluation.synth_outputs import write_whole
+from visaudio.stored import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUNK = "trunk"
@@ -78,50 +74,6 @@ VARIANTS = (
 )
 BOUNDS = {"codec": "codec round trip of the truth", "shuffled": "{}, another clip's picture"}
 CALIBRATION_STEPS, HEAD_CALIBRATION_MINUTES = 40, 0.5
-
-
-@dataclass(frozen=True)
-class Task:
-    """A command that makes a folder; finished where `done` is there. Its output goes to `log`, beside which
-    `made_from` is kept: an unfinished or finished task of that folder that was made from anything else is
-    another one."""
-
-    name: str
-    command: tuple[str, ...]
-    done: Path
-    log: Path
-    made_from: Mapping[str, Any]
-    links: Mapping[Path, Path] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        """The folder, its links and the record. UserError where it was made from something else, or cannot
-        be written."""
-        folder, record = self.log.parent, self.log.with_name("made_from.json")
-        now = json.loads(json.dumps(self.made_from))
-        there = self._recorded(record)
-        if there is not None and there != now:
-            key = next(k for k in (*now, *there) if there.get(k) != now.get(k))
-            raise UserError(
-                f"{folder} was made otherwise ({key}: {there.get(key)}, now {now.get(key)}): give another "
-                "--output, or remove the folder"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for link, target in self.links.items():
-                if not link.exists():
-                    link.symlink_to(target, target_is_directory=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
-        write_whole(record, (json.dumps(now, indent=1) + "\n").encode())
-
-    def _recorded(self, record: Path) -> dict[str, Any] | None:
-        """What the folder was made from; None where nothing is there yet."""
-        if not record.is_file():
-            return {} if self.done.is_file() else None
-        try:
-            return dict(json.loads(record.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{record}: cannot be read ({error}); remove the folder") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -288,47 +240,6 @@ def _material(options: argparse.Namespace) -> dict[str, str]:
     """What the trainings see: the dataset, and a digest of the features' index."""
     index = (options.run / "features" / "features.json").read_bytes()
     return {"train_data": options.train_data, "features": hashlib.sha256(index).hexdigest()[:16]}
-
-
-def do(tasks: Sequence[Task], processes: int) -> None:
-    """Runs what is not finished, `processes` at once. UserError where one was made from something else, and
-    with the log's last line where one fails."""
-    for task in tasks:
-        task.begin()
-    todo = [task for task in tasks if not task.done.is_file()]
-    if not todo:
-        return
-    bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), desc=todo[0].name, unit="training")
-    with bar, ThreadPoolExecutor(processes) as pool:
-        running = {pool.submit(_call, task): task for task in todo}
-        try:
-            for finished in as_completed(running):
-                finished.result()
-                bar.set_description(running[finished].name)
-                bar.update()
-        except BaseException:
-            for other in running:
-                other.cancel()
-            raise
-
-
-def _call(task: Task) -> None:
-    with open(task.log, "a", encoding="utf-8") as log:
-        log.write(f"$ {shlex.join(task.command)}\n")
-        log.flush()
-        code = subprocess.call(
-            task.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | devices()
-        )
-    if code or not task.done.is_file():
-        last = task.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
-        raise UserError(f"{task.name} ended with {code}; the last line of {task.log}: {last[:300]}")
-
-
-def devices() -> dict[str, str]:
-    """Environment of a training: several processes need to be told that there are only CPUs."""
-    import torch
-
-    return {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
 # -------------------- sounds

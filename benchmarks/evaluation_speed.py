@@ -196,9 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     typed = sys.argv[1:] if arguments is None else arguments
     text = report(tables.shown_command("benchmarks/evaluation_speed.py", typed), timings, steps, settings)
-    print(text)
-    if options.write_to:
-        tables.replace_part(options.write_to, MARK, text)
+    tables.publish(text, None, options.write_to, MARK)
     return 0
 
 

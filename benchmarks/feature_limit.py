@@ -81,8 +81,7 @@ def run(options: argparse.Namespace, command: str) -> int:
     check_clips(train, taught, f"--train {options.train}", f"--train-data {options.train_data}")
     check_clips(validation, known, f"--train {options.train}", f"--train-data {options.train_data}")
     check_clips(held_out, asked, f"--features {options.features}", f"--dataset {options.dataset}")
-    if options.write_to:
-        tables.find_part(options.write_to, "feature_limit")
+    tables.check_part(options.write_to, "feature_limit")
     torch.manual_seed(options.seed)
     reader = Reader(train, sequence)
     fit(reader, train, taught, options)
@@ -95,9 +94,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         for what, (features, of) in columns.items()
     }
     text = f"`{command}` at commit `{tables.commit(ROOT)}`.\n\n{table(counts)}"
-    if options.write_to:
-        tables.replace_part(options.write_to, "feature_limit", text)
-    print(text)
+    tables.publish(text, None, options.write_to, "feature_limit")
     return 0
 
 

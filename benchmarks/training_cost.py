@@ -78,6 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.measure and not torch.cuda.is_available():
         raise UserError("--measure: torch sees no CUDA device here; run it on a machine with a GPU")
+    tables.check_part(options.write_to, NAME)
     commit = tables.commit(HERE)  # of the code that runs: by the end the checkout may be another
     recipe = cost.Recipe(options.steps, options.batch_size)
     presets = {name: get_preset(name) for name in options.presets}
@@ -99,9 +100,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     text += cost_report.markdown(figures, BATCHES)
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n")
-    if options.write_to:
-        tables.replace_part(options.write_to, NAME, text)
-    print(text)
+    tables.publish(text, None, options.write_to, NAME)
 
 
 def counted(config: NetworkConfig, sequence: SequenceConfig) -> dict[str, Any]:

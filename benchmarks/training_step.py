@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     commit = tables.commit(HERE)  # of the code that runs: by the end the checkout may be another
     try:
+        tables.check_part(options.write_to, NAME)
         figures = [measure(run, options) for run in options.runs]
         given = list(sys.argv[1:] if arguments is None else arguments)
         command = tables.shown_command("benchmarks/training_step.py", given)
@@ -77,12 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text += markdown(figures)
         if options.output:
             options.output.write_text(json.dumps(figures, indent=1) + "\n")
-        if options.write_to:
-            tables.replace_part(options.write_to, NAME, text)
+        tables.publish(text, None, options.write_to, NAME)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(text)
     return 0
 
 

@@ -107,6 +107,7 @@ FLOORS = {
         "licences": 0,
         "weight_files": 0,
         "url_files": 0,
+        "stored": 0,
         "tables": 0,
         "level": 0,
         "encoders": 1,

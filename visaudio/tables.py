@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from bi_audio_dataset.schema import UserError
+from visaudio.stored import write_whole
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -18,36 +18,22 @@ def marks(name: str) -> tuple[str, str]:
 def check_part(path: Path | None, name: str) -> None:
     """UserError where a file, if one is given, lacks the marks of `name`: before the table is made."""
     if path is not None:
-        find_part(path, name)
+        _around(path, name)
 
 
-def publish(text: str, kept: Path, path: Path | None, name: str) -> None:
-    """A finished table to stdout, to the file `kept`, and between the marks of `name` in `path` if given.
-    UserError where one cannot be written."""
+def publish(text: str, kept: Path | None, path: Path | None, name: str) -> None:
+    """A finished table to stdout and, where given, to the file `kept` and between the marks of `name`
+    in the Markdown file `path`. UserError where one cannot be written, or the marks are not there."""
     print(text)
-    try:
-        kept.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{kept}: cannot be written ({error.strerror or error})") from error
+    if kept is not None:
+        write_whole(kept, text.encode())
     if path is not None:
-        replace_part(path, name, text)
+        before, after = _around(path, name)
+        begin, end = marks(name)
+        write_whole(path, f"{before}{begin}\n{text.rstrip()}\n{end}{after}".encode())
 
 
-def replace_part(path: Path, name: str, table: str) -> None:
-    """Puts the table between the marks of `name` in a Markdown file. UserError where they are not there."""
-    before, after = find_part(path, name)
-    begin, end = marks(name)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(f"{before}{begin}\n{table.rstrip()}\n{end}{after}", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def find_part(path: Path, name: str) -> tuple[str, str]:
+def _around(path: Path, name: str) -> tuple[str, str]:
     """What stands before and after the marks of `name`. UserError where they are not there."""
     begin, end = marks(name)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bi_audio_dataset.schema import INNER
 from visaudio.cli.common import positive_int
-from visaudio.cli.evaluation import comma_names, name_and_path
+from visaudio.cli.evaluation import add_weights, comma_names
 
 if TYPE_CHECKING:
     from visaudio.evaluation.benchmark_table import Clips, Published
@@ -31,14 +31,7 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         metavar="a,b",
         help="a table more, by published networks: panns, passt, vggish, desync, clap, imagebind",
     )
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        type=name_and_path,
-        metavar="NAME=PATH",
-        help="of those measures, from a file; may be repeated (names: docs/metrics.md)",
-    )
+    add_weights(parser, "of those measures, from a file")
     add("--device", default="cpu", help="of those measures (default: cpu)")
     add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
 

@@ -67,14 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", choices=("default", *INNER), default="default", help="of a BiAudio dataset")
     add("--limit", type=positive_int, metavar="N", help="the first N clips by name, for a quick look")
     add("--measures", type=comma_names, metavar="a,b", help="these alone (default: all that can be had)")
-    add(
-        "--weights",
-        action="append",
-        default=[],
-        type=name_and_path,
-        metavar="NAME=PATH",
-        help="a measure's weights from a file; may be repeated (names: docs/metrics.md)",
-    )
+    add_weights(parser, "a measure's weights from a file")
     add(
         "--hfov_deg",
         type=positive,
@@ -101,6 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-report", action="store_true", help="no HTML page")
     add_report_options(parser)
     return parser
+
+
+def add_weights(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        type=name_and_path,
+        metavar="NAME=PATH",
+        help=f"{what}; may be repeated (names: docs/metrics.md)",
+    )
 
 
 def comma_names(text: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _listen(options: argparse.Namespace) -> int:
 
 def _summary(options: argparse.Namespace) -> int:
     from visaudio.evaluation.listening import answers, summary
-    from visaudio.evaluation.stored import write_whole
+    from visaudio.stored import write_whole
 
     if options.systems or options.output:
         raise UserError("--summary stands without --systems and --output")

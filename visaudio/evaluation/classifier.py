@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bi_audio_dataset.schema import UserError
-from visaudio.evaluation.stored import write_whole
+from visaudio.stored import write_whole
 
 PACKAGED = Path(__file__).parent / "weights" / "sound_classifier.safetensors"
 SAMPLE_RATE = 22050

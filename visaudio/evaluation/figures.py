@@ -11,8 +11,8 @@ import scipy.fft
 
 from visaudio.data.dataset import Clip
 from visaudio.evaluation import cues
-from visaudio.evaluation.stored import write_whole
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
+from visaudio.stored import write_whole
 
 RANGE_DB = 70.0
 TOP_HZ = 10000.0

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import references
 from visaudio.evaluation.pairs import Reference
-from visaudio.evaluation.stored import read_object, write_whole
 from visaudio.evaluation.truth_files import read_truth
+from visaudio.stored import read_object, write_whole
 
 if TYPE_CHECKING:
     from visaudio.components import Components

@@ -22,9 +22,9 @@ from visaudio.evaluation.page.media_files import MediaFolder
 from visaudio.evaluation.page.pictures import ShownSound, Track, data_uri, draw, system_style
 from visaudio.evaluation.page.text import listed, tag
 from visaudio.evaluation.results import ClipScored, Results
-from visaudio.evaluation.stored import write_whole
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
 from visaudio.evaluation.truth_files import read_truth
+from visaudio.stored import write_whole
 
 PAGE = "report.html"
 LONGEST_S = 60.0  # of a picture: cues take some 10 MB a second while they are drawn

@@ -15,9 +15,9 @@ import numpy as np
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import Clip, open_dataset, read_clip
 from visaudio.evaluation.pairs import RANK, Reference
-from visaudio.evaluation.stored import holds, write_whole
 from visaudio.evaluation.synth_benchmark import groups_of
 from visaudio.evaluation.truth_files import truth_text
+from visaudio.stored import holds, write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset

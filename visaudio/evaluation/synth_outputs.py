@@ -31,10 +31,10 @@ from torch import Tensor
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
-from visaudio.evaluation.stored import holds, read_object, write_whole
 from visaudio.level import PEAK_DBFS
 from visaudio.model.conditions import Conditions
 from visaudio.sampling import encode_conditions, encode_frames, frame_requests, generate
+from visaudio.stored import holds, read_object, write_whole
 from visaudio.windows import read_windows, total_windows, window_sequence
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Any
 from visaudio import __version__
 from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.results import Figure, Results
-from visaudio.evaluation.stored import write_whole
+from visaudio.stored import write_whole
 from visaudio.tables import commit
 
 RESULTS, CLIPS, TABLE, COMPARISONS = "results.json", "clips.csv", "table.csv", "comparisons.csv"

@@ -115,34 +115,14 @@ def test_two_stages_bring_what_they_stand_on(ablation):
     ],
 )
 def test_mistakes_are_one_line(ablation, options, extra, said, capsys):
-    given = [
-        "--run",
-        str(options.run),
-        "--train-data",
-        "d",
-        "--dataset",
-        "d",
-        "--output",
-        str(options.output),
-    ]
-    assert ablation.main([*given, *extra]) == 2
+    assert ablation.main([*_given(options), *extra]) == 2
     assert said in capsys.readouterr().err
     assert not options.output.exists()
 
 
 def test_a_run_without_features_is_one_line(ablation, options, capsys):
     (options.run / "features" / "stage.json").write_text('{"finished": false}')
-    given = [
-        "--run",
-        str(options.run),
-        "--train-data",
-        "d",
-        "--dataset",
-        "d",
-        "--output",
-        str(options.output),
-    ]
-    assert ablation.main(given) == 2
+    assert ablation.main(_given(options)) == 2
     assert "its stage features is not finished; first python train.py --stages" in capsys.readouterr().err
 
 
@@ -151,6 +131,16 @@ def test_a_training_that_fails_is_told_by_its_last_line(ablation, tmp_path, monk
     task = ablation.Task("dual-0", (sys.executable, "-c", script), tmp_path / "done", tmp_path / "log", {})
     with pytest.raises(ablation.UserError, match="dual-0 ended with 2; .* error: no such thing"):
         ablation.do([task], 1)
+
+
+def test_a_command_runs_where_its_user_is(ablation, tmp_path, monkeypatch):
+    """So that the relative folders which it is given are the user's."""
+    monkeypatch.chdir(tmp_path)
+    task = ablation.Task(
+        "mono-0", (sys.executable, "-c", "open('a/done', 'w')"), Path("a/done"), Path("a/log"), {}
+    )
+    ablation.do([task], 1)
+    assert (tmp_path / "a" / "done").is_file()
 
 
 def test_what_is_done_is_not_done_again(ablation, tmp_path):
@@ -197,7 +187,7 @@ def test_steps_features_and_records_count_too(ablation, options):
     with pytest.raises(ablation.UserError, match="features: "):
         ablation.training(options, variant, 0, 300).begin()
     (options.output / "dual-0" / "made_from.json").write_text("{")
-    with pytest.raises(ablation.UserError, match="made_from.json: cannot be read .*; remove the folder"):
+    with pytest.raises(ablation.UserError, match="made_from.json: is damaged, .*; remove the folder"):
         ablation.training(options, variant, 0, 300).begin()
 
 

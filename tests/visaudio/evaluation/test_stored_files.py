@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bi_audio_dataset.schema import UserError
-from visaudio import tables
-from visaudio.evaluation import generation, stored, synth_outputs
-from visaudio.evaluation.stored import holds, read_object, write_whole
+from visaudio import stored, tables
+from visaudio.evaluation import generation, synth_outputs
 from visaudio.evaluation.truth_files import read_truth
+from visaudio.stored import holds, read_object, write_whole
 
 
 def test_written_whole_over_what_was_there(tmp_path):
@@ -125,10 +125,10 @@ def test_a_table_goes_between_its_marks_or_nothing_changes(tmp_path):
     begin, end = tables.marks("t")
     path = tmp_path / "results.md"
     path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    tables.replace_part(path, "t", "new")
+    tables.publish("new", None, path, "t")
     assert path.read_text() == f"before\n{begin}\nnew\n{end}\nafter\n" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match="holds no <!-- other"):
-        tables.replace_part(path, "other", "new")
+        tables.publish("new", None, path, "other")
     path.write_bytes(b"\xff" + path.read_bytes())
     with pytest.raises(UserError, match="results.md: cannot be read"):
-        tables.replace_part(path, "t", "new")
+        tables.publish("new", None, path, "t")

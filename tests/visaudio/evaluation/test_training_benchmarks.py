@@ -129,4 +129,4 @@ def test_a_run_is_named_in_three_parts(training_step):
 def test_a_file_without_marks_is_refused(tmp_path):
     (tmp_path / "a.md").write_text("nothing")
     with pytest.raises(tables.UserError, match="holds no"):
-        tables.replace_part(tmp_path / "a.md", "training_cost", "x")
+        tables.check_part(tmp_path / "a.md", "training_cost")

@@ -29,8 +29,8 @@ from torch.nn import functional
 from bi_audio_dataset.schema import UserError
 from visaudio import weight_files
 from visaudio.config import from_dict, to_dict
-from visaudio.evaluation.stored import write_whole
 from visaudio.model.timing import interpolate_at, sync_track_index
+from visaudio.stored import write_whole
 
 CONFIG, WEIGHTS = "spatialiser.json", "spatialiser.safetensors"
 RANGE_DB = 80.0  # of the spectrogram below the clip's loudest frame

@@ -27,8 +27,8 @@ from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation import cues
 from visaudio.evaluation.baselines.head import HeadConfig, Seen, SpatialiserHead, difference, save, transform
 from visaudio.evaluation.baselines.head_settings import TrainConfig
-from visaudio.evaluation.stored import writing
 from visaudio.sequence import SequenceConfig
+from visaudio.stored import writing
 
 ENCODERS = ("clip", "synchformer", "spatial")  # whose features the head is told
 

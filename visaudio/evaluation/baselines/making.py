@@ -20,7 +20,7 @@ import torch
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import read_clip
 from visaudio.evaluation.baselines import NAMES, sources
-from visaudio.evaluation.stored import writing
+from visaudio.stored import writing
 
 if TYPE_CHECKING:
     from visaudio.evaluation.baselines.head import Seen, SpatialiserHead

@@ -23,9 +23,9 @@ from typing import Any
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.baselines import NAMES, making, sources
 from visaudio.evaluation.baselines.making import Work, sound_path
-from visaudio.evaluation.stored import read_object
 from visaudio.evaluation.synth_benchmark import derangement
 from visaudio.evaluation.workers import one_thread_each
+from visaudio.stored import read_object
 
 FROM_MODEL = ("model", "shuffled", "codec")
 Notes = dict[str, dict[str, Any]]  # clip -> what its sound is made from

@@ -31,15 +31,25 @@ def micro_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def micro_features(fake_biaudio, micro_model, tmp_path_factory) -> Path:
+def features_of(micro_model, tmp_path_factory):
+    """A function: the features of a dataset, by the micro model."""
     from visaudio.data.features import extract_features
     from visaudio.data.parts import Parts
 
     model = hub.load_pretrained(micro_model)
     parts = Parts(model.codec, model.clip, model.synchformer, model.preset.sequence)
-    folder = tmp_path_factory.mktemp("features") / "features"
-    extract_features(fake_biaudio, folder, parts, workers=0, progress=False)
-    return folder
+
+    def make(dataset) -> Path:
+        folder = tmp_path_factory.mktemp("features") / "features"
+        extract_features(dataset, folder, parts, workers=0, progress=False)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def micro_features(fake_biaudio, features_of) -> Path:
+    return features_of(fake_biaudio)
 
 
 @pytest.fixture(scope="session")

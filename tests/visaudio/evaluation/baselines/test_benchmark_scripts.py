@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from scripts import load_script
 
+from visaudio.evaluation.baselines import tasks
+
 ROOT = Path(__file__).parents[4]
 
 
@@ -81,7 +83,7 @@ def test_the_ablation(
         else:
             shutil.copytree(micro_model, task.done.parent)
 
-    monkeypatch.setattr(ablation, "_call", call)
+    monkeypatch.setattr(tasks, "call", call)
     command = [*scored, "--run", str(run), "--train-data", str(fake_biaudio), "--seeds", "2"]
     command += ["--processes", "1", "--trunk-minutes", "3"]
     assert ablation.main(command) == 0

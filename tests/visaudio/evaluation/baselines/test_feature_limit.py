@@ -9,7 +9,6 @@ import pytest
 from scripts import load_script
 
 from bi_audio_dataset.schema import UserError
-from visaudio import hub
 from visaudio.data.feature_store import FeatureDataset
 from visaudio.evaluation.baselines.head_training import sequence_of
 
@@ -22,15 +21,8 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def heldout_features(heldout, micro_model, tmp_path_factory) -> Path:
-    from visaudio.data.features import extract_features
-    from visaudio.data.parts import Parts
-
-    model = hub.load_pretrained(micro_model)
-    parts = Parts(model.codec, model.clip, model.synchformer, model.preset.sequence)
-    folder = tmp_path_factory.mktemp("features") / "features"
-    extract_features(heldout, folder, parts, workers=0, progress=False)
-    return folder
+def heldout_features(heldout, features_of) -> Path:
+    return features_of(heldout)
 
 
 def test_truth_of_slots_and_frames(script, fake_biaudio, micro_features):
