@@ -47,8 +47,13 @@ def _around(path: Path, name: str) -> tuple[str, str]:
 
 def shown_command(script: str, arguments: Sequence[str]) -> str:
     """The command as typed, less where this machine keeps its folders."""
-    short = [Path(a).name if Path(a).is_absolute() else a for a in arguments]
-    return shlex.join(["python", script, *short])
+    return shlex.join(["python", script, *map(_short, arguments)])
+
+
+def _short(argument: str) -> str:
+    """Of an absolute path the last part, also in NAME=PATH."""
+    name, equals, path = argument.rpartition("=")
+    return name + equals + (Path(path).name if Path(path).is_absolute() else path)
 
 
 def commit(folder: Path) -> str:

@@ -132,3 +132,9 @@ def test_a_table_goes_between_its_marks_or_nothing_changes(tmp_path):
     path.write_bytes(b"\xff" + path.read_bytes())
     with pytest.raises(UserError, match="results.md: cannot be read"):
         tables.publish("new", None, path, "t")
+
+
+def test_a_shown_command_keeps_no_folder_of_this_machine():
+    typed = ["--dataset", "/data/benchmark", "--system", "my own=/a/b/theirs", "--set", "x.y=3", "out/a"]
+    shown = "python benchmarks/x.py --dataset benchmark --system 'my own=theirs' --set x.y=3 out/a"
+    assert tables.shown_command("benchmarks/x.py", typed) == shown
