@@ -98,6 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--variants", help=f"only these, by commas: {names}")
     add("--set", action="append", default=[], metavar="key=value", help="for every training; may be repeated")
     add("--no-bounds", action="store_true", help="without ceiling and floor")
+    add("--part", default="ablation", help="of --write-to, by its marks' name (default: ablation)")
     return parser.parse_args(arguments)
 
 
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace, command: str) -> int:
         f"{options.trunk_processes} processes, then "
         f"{options.seeds} seeds of {options.minutes:g} min of one thread for each variant (steps: {counted})"
     )
-    tables.publish(f"{about}.\n\n{text}", options.output / "table.md", options.write_to, "ablation")
+    tables.publish(f"{about}.\n\n{text}", options.output / "table.md", options.write_to, options.part)
     return 0
 
 
@@ -152,7 +153,7 @@ def chosen(wanted: str | None) -> list[Variant]:
 
 def check(options: argparse.Namespace) -> None:
     """UserError for what would come to light after hours."""
-    tables.check_part(options.write_to, "ablation")
+    tables.check_part(options.write_to, options.part)
     if options.minutes > 60:
         raise UserError(f"--minutes {options.minutes:g}: expected more than 0 and at most 60")
     for part in DONE:

@@ -120,6 +120,16 @@ def test_mistakes_are_one_line(ablation, options, extra, said, capsys):
     assert not options.output.exists()
 
 
+def test_a_table_may_stand_in_a_part_of_its_own(ablation, options, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- ablation: begin -->\n<!-- ablation: end -->\n")
+    options.write_to, options.part = page, "two_stages"
+    with pytest.raises(ablation.UserError, match="holds no <!-- two_stages: begin -->"):
+        ablation.check(options)
+    page.write_text("<!-- two_stages: begin -->\n<!-- two_stages: end -->\n")
+    ablation.check(options)
+
+
 def test_a_run_without_features_is_one_line(ablation, options, capsys):
     (options.run / "features" / "stage.json").write_text('{"finished": false}')
     assert ablation.main(_given(options)) == 2
