@@ -69,7 +69,9 @@ class Fsad(Measure):
     """hear: the sums of a clip's embeddings, `count` (), `total` (D,), `outer` (D, D)."""
 
     name = "fsad"
-    figures = (FigureSpec("fsad", "interaural Frechet distance", "", "lower", 3, per_clip=False),)
+    figures = (
+        FigureSpec("fsad", "interaural Frechet distance", "", "lower", 3, per_clip=False, recentred=True),
+    )
     needs = frozenset({"reference"})
     keeps_heard = True
 

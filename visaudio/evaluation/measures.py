@@ -63,7 +63,8 @@ class Scene:
     """What is known of a clip besides its sounds; None or empty where it is not.
 
     video: a file with the clip's picture. truth: the annotations of a BiAudio row (sources, directions,
-    onsets). duration_s: how long the compared sounds are, the shorter of the two.
+    onsets). duration_s: how long the compared sounds are, the shorter of the two (for measures of the whole
+    clip the truth's length).
     """
 
     id: str
@@ -126,7 +127,8 @@ class Measure(ABC):
     counts it. keeps_heard: `summarise` wants what was heard, not only rows. caches: what was heard is kept on
     disk; False where hearing again is cheaper than reading it back (waveforms). parallel: may run in worker
     processes without an accelerator (numpy); else it runs in the main process on `device`. resamples: how
-    many of the bootstrap's resamples `summarise` can afford.
+    many of the bootstrap's resamples `summarise` can afford. whole_clip: both sounds are heard to the end of
+    the clip that the truth describes (`needs` holds "truth"), instead of as far as the shorter one goes.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Measure(ABC):
     caches: bool = True
     parallel: bool = True
     resamples: int = 1000
+    whole_clip: bool = False
 
     @property
     @abstractmethod
@@ -145,7 +148,8 @@ class Measure(ABC):
 
     @abstractmethod
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
-        """Numeric arrays of one sound, generated or reference, cut to scene.duration_s (at least 0.1 s).
+        """Numeric arrays of one sound, generated or reference, cut to scene.duration_s (at least 0.1 s; with
+        `whole_clip` it may be shorter than that).
 
         Must not depend on the other sound; of the scene on nothing but its duration and what `needs` names (a
         video with the lens that the truth states).

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -146,10 +146,11 @@ class Scorer:
                 about = f"{measure.name}: no {', no '.join(lacking)}"
                 problems.append(Found("lacks", system, about))
                 continue
+            compared = replace(scene, duration_s=scene.truth.duration_s) if measure.whole_clip else scene
             try:
-                heard, entry = self._hear(measure, generated, scene)
-                other, other_entry = self._hear_reference(measure, reference, scene)
-                rows[measure.name] = {k: float(v) for k, v in measure.compare(heard, other, scene).items()}
+                heard, entry = self._hear(measure, generated, compared)
+                other, other_entry = self._hear_reference(measure, reference, compared)
+                rows[measure.name] = {k: float(v) for k, v in measure.compare(heard, other, compared).items()}
             except UserError as error:
                 problems.append(Found("failed", system, measure.name, " ".join(str(error).split())))
                 continue

@@ -139,7 +139,7 @@ def hear(
 
 # what Score.sums holds, one column each
 SUMS = (
-    "side_right", "side_frames", "frames", "x", "y", "xx", "yy", "xy", "ild_error_db",
+    "side_right", "side_silent", "side_frames", "frames", "x", "y", "xx", "yy", "xy", "ild_error_db",
     "itd_gcc_error_s", "itd_phase_error_s", "hits", "estimated", "true", "class_right", "class_asked",
 )  # fmt: skip
 
@@ -159,9 +159,9 @@ def score(heard: Cues, truth: Cues, clip: Clip) -> Score:
     lateral = np.stack([source.lateral_deg[:frames] for source in clip.sources])
     any_active = active.any(axis=0)
     x, y = truth.ild_db[:frames][any_active], heard.ild_db[:frames][any_active]
-    right, counted = cues.side_correct(
-        heard.ild_db[:frames], common_side_deg(lateral, active), heard.silent[:frames], SIDE_DEG
-    )
+    side_deg, silent = common_side_deg(lateral, active), heard.silent[:frames]
+    right, counted = cues.side_correct(heard.ild_db[:frames], side_deg, silent, SIDE_DEG)
+    unheard = (silent & (np.abs(side_deg) > SIDE_DEG)).sum()
     true_onsets = np.concatenate([source.onset_s for source in clip.sources])
     hits, estimated, true = onsets.match_onsets(heard.onset_s, true_onsets)
     one = len(clip.sources) == 1
@@ -171,7 +171,7 @@ def score(heard: Cues, truth: Cues, clip: Clip) -> Score:
         return float(np.abs(getattr(heard, name)[:frames] - getattr(truth, name)[:frames])[any_active].sum())
 
     sums = [
-        right, counted, len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum(),
+        right, unheard, counted, len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum(),
         error("ild_db"), error("itd_gcc_s"), error("itd_phase_s"), hits, estimated, true,
         one and heard.sound_class == clip.sources[0].class_name, one,
     ]  # fmt: skip
@@ -203,7 +203,8 @@ class Figure:
 
 
 def summarise(scores: Sequence[Score], seed: int = 0) -> dict[str, Figure]:
-    """Figures over clips: side, r, r_moving, ild_error_db, onset_f1, sound_class, itd_gcc_us, itd_phase_us.
+    """Figures over clips: side, side_silent, r, r_moving, ild_error_db, onset_f1, sound_class, itd_gcc_us,
+    itd_phase_us.
 
     Frames, onsets and clips are pooled; intervals are percentiles over resampled clips.
     """
@@ -249,6 +250,7 @@ def pooled(sums: np.ndarray) -> dict[str, np.ndarray]:
         r = np.clip(covariance / np.maximum(true * said, 1e-12), -1, 1)
         return {
             "side": total["side_right"] / total["side_frames"],
+            "side_silent": total["side_silent"] / total["side_frames"],
             "r": np.where(true < LEAST_SPREAD_DB, np.nan, np.where(said < 1e-3 * LEAST_SPREAD_DB, 0.0, r)),
             "ild_error_db": total["ild_error_db"] / n,
             "onset_f1": 2 * total["hits"] / (total["estimated"] + total["true"]),

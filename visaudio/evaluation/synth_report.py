@@ -32,6 +32,7 @@ ROWS = {
 # figure -> (heading, factor, digits)
 COLUMNS = {
     "side": ("side correct %", 100, 1),
+    "side_silent": ("silent there %", 100, 1),
     "r": ("ILD r", 1, 3),
     "r_moving": ("median r, moving", 1, 3),
     "ild_error_db": ("ILD error dB", 1, 2),

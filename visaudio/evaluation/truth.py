@@ -2,7 +2,7 @@
 
 Over whichever clips are summed up: the evaluation gives them for all clips and for each of
 synth_benchmark.GROUPS; `gated` is the first table of docs/results.md. A sound shorter than its clip counts as
-silent for the rest of it.
+silent for the rest of it, against a reference that is not cut.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Truth(Measure):
     name = "truth"
     figures = (
         FigureSpec("truth_side", "side correct", "%", "higher", 1, 100),
+        FigureSpec("truth_side_silent", "silent on its side", "%", "lower", 1, 100),
         FigureSpec("truth_r", "ILD r", "", "higher", 3),
         FigureSpec("truth_r_moving", "median ILD r, moving", "", "higher", 3),
         FigureSpec("truth_ild_error_db", "ILD error", "dB", "lower", 2),
@@ -32,12 +33,13 @@ class Truth(Measure):
         FigureSpec("truth_itd_phase_us", "ITD error, 100-1500 Hz", "us", "lower", 0),
     )
     needs = frozenset({"reference", "truth"})
+    whole_clip = True
 
     def __init__(self, settings: Settings) -> None:
         given = settings.weights.get("sound_classifier", str(classifiers.PACKAGED))
         path = weight_files.fetch(given, "a sound classifier")
         self.classifier = classifiers.load(path)
-        self._key = f"truth-2-{weight_files.sha256(path)[:12]}"
+        self._key = f"truth-3-{weight_files.sha256(path)[:12]}"
 
     @property
     def key(self) -> str:
@@ -45,8 +47,7 @@ class Truth(Measure):
 
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         audio = sound.audio[:, : round(scene.duration_s * sound.sample_rate)]
-        duration_s = scene.truth.duration_s if scene.truth else scene.duration_s
-        heard = benchmark.hear(audio, sound.sample_rate, self.classifier.classify, duration_s)
+        heard = benchmark.hear(audio, sound.sample_rate, self.classifier.classify, scene.duration_s)
         number = SILENT if heard.sound_class is None else self.classifier.classes.index(heard.sound_class)
         return {**vars(heard), "sound_class": np.array(number)}
 

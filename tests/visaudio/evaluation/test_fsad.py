@@ -6,6 +6,7 @@ from sound_files import write
 
 from visaudio.evaluation import fsad, measures
 from visaudio.evaluation.frechet import frechet_distance
+from visaudio.evaluation.intervals import draws, interval, resample
 from visaudio.evaluation.measures import ClipSet, Scene, Settings, Sound
 from visaudio.evaluation.problems import line
 from visaudio.evaluation.runner import Options, evaluate
@@ -89,6 +90,19 @@ def test_a_resample_is_the_distance_of_the_repeated_clips():
     rows = [np.concatenate([fsad.embed(np.float32(s[k])) for k in index]) for s in (ours, theirs)]
     expected = frechet_distance(*(m for r in rows for m in (r.mean(axis=0), np.cov(r.T))))
     assert measure.summarise(both, index)["fsad"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [8, 24])
+def test_its_interval_holds_it(count):
+    """Clips drawn repeatedly make both Gaussians narrower than they are, and further apart."""
+    gains = np.random.default_rng(3).uniform(-12, 12, count)
+    measure, both = clip_set(clips(6.0, gains=gains[::-1]), clips(6.0, gains=gains))
+    found = resample(measure, both, 200)
+    drawn = [measure.summarise(both, index)["fsad"] for index in draws(count, 200, 0)]
+    value, low, high = found.values["fsad"], *interval(found.resampled["fsad"])
+    assert low < value < high
+    assert high - low == pytest.approx(np.subtract(*np.percentile(drawn, [97.5, 2.5])))
+    assert np.mean(drawn) > value
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

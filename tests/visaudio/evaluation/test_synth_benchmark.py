@@ -1,5 +1,7 @@
 """Scores of sounds that are right, wrong, mirrored or absent, and the intervals over clips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,13 @@ def test_where_the_truth_does_not_vary_there_is_nothing_to_follow():
 def test_silence_counts_as_wrong():
     got = figures(cues_of(5.0, name=None, silent=True, onset_s=()), cues_of(5.0), clip(source()))
     assert got["side"] == 0 and got["sound_class"] == 0 and got["onset_f1"] == 0
+    assert got["side_silent"] == 1
+
+
+def test_what_is_not_on_the_right_side_is_silent_or_on_the_wrong_one():
+    heard = replace(cues_of(np.where(np.arange(FRAMES) < 20, 6.0, -6.0)), silent=np.arange(FRAMES) < 5)
+    got = figures(heard, cues_of(6.0), clip(source(active=slice(0, 25))))
+    assert (got["side"], got["side_silent"]) == (15 / 25, 5 / 25)
 
 
 def test_only_active_frames_count():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sound_files import write
 
 from bi_audio_dataset.schema import UserError
 from visaudio.data.dataset import open_dataset, read_clip
@@ -11,6 +12,7 @@ from visaudio.evaluation import classifier as classifiers
 from visaudio.evaluation import measures
 from visaudio.evaluation import synth_benchmark as benchmark
 from visaudio.evaluation.measures import ClipSet, Scene, Settings, Sound
+from visaudio.evaluation.runner import Options, evaluate
 
 RATE = 44100
 
@@ -92,12 +94,25 @@ def test_silence_is_wrong(scenes):
 
 def test_a_short_sound_is_silent_for_the_rest(scenes):
     measure, clip = measures.make("truth", Settings()), scenes[0]
-    half = clip.audio[:, :RATE]
-    of = Scene(clip.id, 1.0, truth=replace(clip, audio=None))
-    cut = measure.compare(*(measure.hear(Sound(half, RATE), of) for _ in range(2)), of)
-    full = row_of(measure, clip, clip.audio)
+    cut, full = row_of(measure, clip, clip.audio[:, :RATE]), row_of(measure, clip, clip.audio)
     assert cut["truth_frames_sum"] == full["truth_frames_sum"]
     assert 0 < cut["truth_side"] < 1  # the second burst is missing
+    assert cut["truth_side"] + cut["truth_side_silent"] == pytest.approx(1, abs=0.1)
+    assert cut["truth_ild_error_db"] > 0.1 > full["truth_ild_error_db"]
+
+
+def test_a_second_of_silence_is_no_better_than_silence(scenes, fake_biaudio, tmp_path):
+    """The reference is heard to its end, whatever a system left out: neither errors nor side gain by it."""
+    for system, length in (("whole", 2 * RATE), ("short", RATE // 2)):
+        for clip in scenes:
+            write(tmp_path / system / f"{clip.id}.wav", np.zeros((length, 2), np.float32), RATE)
+    options = Options(measures=("truth",), split="train", resamples=10, progress=False)
+    systems = {name: tmp_path / name for name in ("whole", "short")}
+    results = evaluate(systems, str(fake_biaudio), tmp_path / "out", options)
+    whole, short = (results.figures[name] for name in ("whole", "short"))
+    for name in ("truth_side", "truth_r", "truth_ild_error_db", "truth_itd_gcc_us", "truth_itd_phase_us"):
+        assert short[name].value == pytest.approx(whole[name].value), name
+    assert whole["truth_ild_error_db"].value > 0.5 and whole["truth_side"].value == 0
 
 
 def test_the_classifier_can_be_another(tmp_path):
