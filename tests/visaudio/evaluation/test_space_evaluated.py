@@ -92,3 +92,25 @@ def test_without_a_reference_only_descriptions(folders, tmp_path):
     finite = {name for name, figure in figures.items() if math.isfinite(figure.value)}
     assert finite == {"lr_ratio_db", "lr_difference", "mean_abs_ild_db", "lateral_share", "mean_iacc"}
     assert figures["lr_ratio_db"].clips == 5
+
+
+def test_samples_far_beyond_full_scale_cost_their_own_clip_alone(tmp_path):
+    """Up to the largest level what does not hang on the scale stays; beyond it the IACC would be 0, or the
+    command end."""
+    gains = {"a": 1.0, "b": 1e6, "c": 2.0**31, "d": 1e30}
+    whole = swinging(24000, 0)
+    whole = (whole / np.abs(whole).max()).astype(np.float32)
+    for name, gain in gains.items():
+        for folder, sound in (("generated", whole), ("reference", 0.5 * whole[::-1])):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            loud = sound * np.float32(gain)
+            media.write_audio(tmp_path / folder / f"{name}.wav", loud, 24000, subtype="FLOAT")
+    found = evaluate({"s": tmp_path / "generated"}, tmp_path / "reference", tmp_path / "out", OPTIONS)
+    first, largest = (clip.sounds["s"].values for clip in found.clips)
+    assert [clip.id for clip in found.clips] == ["a", "b"]
+    assert first["mean_iacc"] > 0.5
+    for figure in ("mean_iacc", "iacc_octaves_error", "ild_error_db", "itd_error_s", "ipd_error_rad"):
+        assert largest[figure] == pytest.approx(first[figure], rel=1e-3, abs=1e-6), figure
+    (refused,) = [problem for problem in found.problems if problem.kind == "too_large"]
+    assert refused.names == ("c", "d") and refused.serious
+    assert "peak 1.07e+09 of full scale" in refused.details[0] and "peak 5e+29" in refused.details[1]
