@@ -55,6 +55,17 @@ def test_the_largest_level_passes_unchanged(tmp_path):
     np.testing.assert_array_equal(sound.audio, samples.T)
 
 
+@pytest.mark.parametrize("rate", [1, 100, 999])
+def test_sampling_rates_that_hold_no_cue(tmp_path, rate):
+    kind, detail = refusal(write(tmp_path / "a.wav", noise(), rate))
+    assert kind == "low_rate"
+    assert detail.startswith(f"a.wav: sampling rate {rate} Hz, expected at least 1000 Hz: ")
+
+
+def test_the_lowest_rate_passes(tmp_path):
+    assert read_sound(write(tmp_path / "a.wav", noise(), 1000)).sample_rate == 1000
+
+
 def test_more_than_two_channels(tmp_path):
     assert refusal(write(tmp_path / "a.wav", noise(channels=4))) == ("channels", "a.wav: 4 channels")
 

@@ -65,6 +65,7 @@ BAD = {
     "silent": (lambda path: write(path, np.zeros((4000, 2), np.float32)), False),
     "not_finite": (lambda path: write(path, np.full((4000, 2), np.nan, np.float32), subtype="FLOAT"), True),
     "too_large": (lambda path: write(path, 1e30 * noise(), subtype="FLOAT"), True),
+    "low_rate": (lambda path: write(path, noise(rate=999), 999), True),
     "empty": (lambda path: write(path, noise(0)), True),
     "too_short": (lambda path: write(path, noise(0.09)), True),
     "truncated": (lambda path: cut_short(write(path)), True),
