@@ -71,6 +71,7 @@ def _listen(options: argparse.Namespace) -> int:
         ASKED[options.ask],
         options.listener,
         say=lambda text: print(text, file=sys.stderr),
+        progress=True,
     )
     try:
         server = ListeningServer(Session(test), options.port)

@@ -32,8 +32,8 @@ OF_NETWORKS = (
 NETWORKS = ("panns", "passt", "vggish", "desync", "clap", "imagebind")
 # problems after which a system is not scored on every clip, or not on the whole of it
 LEFT_OUT = (
-    "missing_generated", "unreadable", "truncated", "not_finite", "empty", "too_short", "channels", "length",
-    "failed",
+    "missing_generated", "unreadable", "truncated", "not_finite", "too_large", "low_rate", "empty",
+    "too_short", "channels", "length", "failed",
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.page import cards, choice, comparisons, document, listing, problems, summary
 from visaudio.evaluation.page.media_files import MediaFolder
 from visaudio.evaluation.page.pictures import ShownSound, Track, data_uri, draw, system_style
-from visaudio.evaluation.page.text import listed, tag
+from visaudio.evaluation.page.text import escape, listed, tag
+from visaudio.evaluation.reading import fault_of
 from visaudio.evaluation.results import ClipScored, Results
 from visaudio.evaluation.synth_benchmark import ACTIVE_DB
 from visaudio.evaluation.truth_files import read_truth
@@ -143,27 +144,31 @@ def draw_clip(
     clip: ClipScored,
     image: Callable[[str, bytes], str] = lambda name, png: data_uri(png),
 ) -> str:
-    """The clip's SVG; "" where none of its sounds can be read any more."""
+    """The clip's SVG, and what is not in it; "" where none of its sounds can be read any more."""
     wanted = [("reference", results.path(clip.reference), "reference")]
     for number, system in enumerate(results.systems):
         if system.name in clip.sounds:
             path = results.path(clip.sounds[system.name].path)
             wanted.append((system.name, path, system_style(number)))
-    sounds = []
+    sounds, notes = [], ""
     for name, path, style in wanted:
         ears = _ears(path)
-        if ears is not None:
+        if ears is None:
+            continue
+        if fault := fault_of(*ears):  # scored by a version that refused less
+            notes += tag("p", escape(f"{name} is not drawn: {fault[1]}."), class_="note")
+        else:
             sounds.append(ShownSound(name, *ears, style))
     if not sounds:
-        return ""
+        return notes
     # as much as was compared; sounds of other lengths are drawn as far as that
     compared = [sound.duration_s for sound in clip.sounds.values() if sound.duration_s > 0]
     duration_s = max(compared, default=sounds[0].audio.shape[1] / sounds[0].sample_rate)
     label = f"{clip.id}: spectrograms of both ears, ILD and ITD over time of {listed(s.name for s in sounds)}"
     picture = draw(sounds, _tracks(results, clip), min(duration_s, LONGEST_S), label, image)
-    if duration_s <= LONGEST_S:
-        return picture
-    return tag("p", f"The first {LONGEST_S:g} of {duration_s:.1f} s.", class_="note") + picture
+    if duration_s > LONGEST_S:
+        notes += tag("p", f"The first {LONGEST_S:g} of {duration_s:.1f} s.", class_="note")
+    return notes + picture
 
 
 def _ears(path: Path | None) -> tuple[np.ndarray, int] | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation import pairs
@@ -15,6 +17,7 @@ from visaudio.evaluation.listening import answers
 from visaudio.evaluation.listening.session import NAME, ListeningTest
 from visaudio.evaluation.listening.trials import KINDS, PAIR
 from visaudio.evaluation.problems import Problems, line
+from visaudio.evaluation.reading import SHORTEST_S, Refused, read_sound
 
 # picture codecs that the common browsers show; of others a listener would hear the sound alone
 BROWSER_CODECS = ("h264", "vp9", "av1")
@@ -29,10 +32,11 @@ def make_test(
     kinds: Sequence[str] = KINDS,
     listener: str | None = None,
     say: Callable[[str], None] = lambda text: None,
+    progress: bool = False,
 ) -> ListeningTest:
-    """Of NAME=DIR folders. Only clips that every system has, and whose files can be read, are in it; say()
-    is told of the others. Pictures: of `videos`, else of the systems' own files. UserError for what cannot
-    be."""
+    """Of NAME=DIR folders. Only clips that every system has, and whose files the evaluation would score, are
+    in it; say() is told of the others. Every file is read once for that; progress: with a bar. Pictures: of
+    `videos`, else of the systems' own files. UserError for what cannot be."""
     folders = pairs.parse_systems(systems, "--systems")
     if len(folders) < 2 and PAIR in kinds:
         raise UserError("pairs need two systems: give --systems A=DIR B=DIR, or --ask ratings")
@@ -40,11 +44,12 @@ def make_test(
         raise UserError(f"--listener '{listener}': expected 1 to 40 letters, digits, dots, hyphens or bars")
     problems = Problems()
     found = {name: pairs.find_sounds(folder, problems, system=name) for name, folder in folders.items()}
-    sounds = _common({name: folder.sounds for name, folder in found.items()}, problems)
-    own: dict[str, Path] = {}
-    for folder in reversed(list(found.values())):
-        own.update(folder.videos)
-    pictures = _pictures(own if videos is None else pairs.find_videos(videos), sounds, say)
+    shown: dict[str, Path] = {} if videos is None else pairs.find_videos(videos)
+    if videos is None:
+        for folder in reversed(list(found.values())):
+            shown.update(folder.videos)
+    sounds = _common({name: folder.sounds for name, folder in found.items()}, problems, progress)
+    pictures = _pictures(shown, sounds, say)
     for problem in problems.found():
         say(line(problem))
     test = ListeningTest(sounds, pictures, output, seed, trials, tuple(kinds), listener)
@@ -52,31 +57,37 @@ def make_test(
     return test
 
 
-def _common(sounds: Mapping[str, Mapping[str, Path]], problems: Problems) -> dict[str, dict[str, Path]]:
+def _common(
+    sounds: Mapping[str, Mapping[str, Path]], problems: Problems, progress: bool
+) -> dict[str, dict[str, Path]]:
+    """Of each system, the clips that all have and that can be played whole."""
     everywhere = set.intersection(*(set(files) for files in sounds.values()))
     for name, files in sounds.items():
         for clip in set().union(*sounds.values()) - set(files):
             problems.add("missing_generated", clip, name)
-    usable = set()
-    for clip in everywhere:
-        bad = [(name, why) for name, files in sounds.items() if (why := _unplayable(files[clip]))]
-        for name, why in bad:
-            problems.add("unreadable", clip, name, detail=why)
-        if not bad:
-            usable.add(clip)
+    asked = [(clip, name) for clip in sorted(everywhere) for name in sounds]
+    refused, why = set(), ""
+    # a bar where it takes longer than a second
+    for clip, name in tqdm(asked, desc="sounds", unit="file", disable=not progress, delay=1, smoothing=0.1):
+        try:
+            _check_playable(sounds[name][clip])
+        except Refused as error:
+            refused.add(clip)
+            problems.add(error.kind, clip, name, detail=error.detail)
+            why = why or f"; of {len(everywhere)} that all have the first is refused: {name}'s {error.detail}"
+    usable = sorted(everywhere - refused)
     if not usable:
         most = ", ".join(f"{name} has {len(files)}" for name, files in sounds.items())
-        raise UserError(f"there is no clip that every system has and that can be read ({most})")
-    return {name: {clip: files[clip] for clip in sorted(usable)} for name, files in sounds.items()}
+        raise UserError(f"there is no clip that every system has and that can be read ({most}{why})")
+    return {name: {clip: files[clip] for clip in usable} for name, files in sounds.items()}
 
 
-def _unplayable(path: Path) -> str:
-    """Why a sound cannot be in the test, "" if it can; from its head alone."""
-    try:
-        info = media.probe_audio(path)
-    except UserError as error:
-        return str(error)
-    return "" if info.channels <= 2 else f"{info.channels} channels, expected one or two"
+def _check_playable(path: Path) -> None:
+    """Reads the whole sound, as the evaluation does. Raises Refused."""
+    sound = read_sound(path)
+    seconds = sound.audio.shape[1] / sound.sample_rate
+    if seconds < SHORTEST_S:
+        raise Refused("too_short", f"{path.name}: {seconds:.3g} s, expected at least {SHORTEST_S:g} s")
 
 
 def _pictures(

@@ -13,6 +13,8 @@ KINDS: dict[str, tuple[str, bool]] = {
     "unreadable": ("a file that cannot be read: clip refused", True),
     "truncated": ("a file that ends before it says it does: clip refused", True),
     "not_finite": ("a file that holds NaN or infinity: clip refused", True),
+    "too_large": ("a file that goes beyond a million times full scale: clip refused", True),
+    "low_rate": ("a sampling rate below 1 kHz: clip refused", True),
     "empty": ("a file without samples: clip refused", True),
     "too_short": ("less than 0.1 s to compare: clip refused", True),
     "channels": ("a file of more than two channels: clip refused", True),

@@ -1,4 +1,5 @@
-"""A sound file as the suite reads it: whole, finite, of one or two channels; else refused with a reason.
+"""A sound file as the suite reads it: whole, finite, of one or two channels, of a level and a
+sampling rate that can be measured; else refused with a reason.
 
 A file that ends before it says it does is refused, not scored for its remainder: WAV by its data chunk, FLAC
 by its decoder, Ogg by its last page, MP3 (with a Xing header) and MP4 by their stated length. Of other kinds
@@ -22,6 +23,11 @@ from visaudio.evaluation.measures import Sound
 
 SILENT_DBFS = -60.0
 SHORTEST_S = 0.1
+# Of full scale. From about 4e6 on interaural.py's products of two energies overflow float32, and the IACC
+# falls to 0. 16 bit integers that were stored as floats stay far below.
+LARGEST_PEAK = 1e6
+# Below it the frames and bands of cues and pictures hold no sample, and an ITD of 1 ms is within one.
+LOWEST_RATE_HZ = 1000
 # An MP3's or MP4's stated length may count padding that decoders drop; two blocks of AAC at 22 kHz: 0.19 s.
 STATED_TOLERANCE_S = 0.25
 MP4_SUFFIXES = (".mp4", ".m4a", ".m4v", ".mov", ".3gp")
@@ -76,8 +82,7 @@ class SoundFile:
     @cached_property
     def facts(self) -> Facts:
         audio = self.sound.audio
-        loudest = max(float(audio.max()), -float(audio.min()))
-        silent = loudest < 10 ** (SILENT_DBFS / 20)
+        silent = _peak(audio) < 10 ** (SILENT_DBFS / 20)
         return Facts(audio.shape[1], self.sound.sample_rate, self.sound.channels, silent)
 
     def cut(self, duration_s: float) -> Sound:
@@ -102,6 +107,8 @@ def read_sound(path: Path) -> Sound:
         raise Refused("channels", f"{path.name}: {channels} channels")
     if not samples:
         raise Refused("empty", f"{path.name}: no samples")
+    if fault := fault_of(audio, rate):
+        raise Refused(fault[0], f"{path.name}: {fault[1]}")
     check_whole(path, samples / rate)
     if channels == 1:
         audio = np.repeat(audio, 2, axis=0)
@@ -109,11 +116,13 @@ def read_sound(path: Path) -> Sound:
 
 
 def read_whole(path: Path) -> tuple[np.ndarray, int]:
-    """(C, S) float32 and its rate. UserError if it cannot be read, is empty, or ends before it says it does:
-    what the evaluation refuses is not to pass for whole in another file."""
+    """(C, S) float32 and its rate. UserError if it cannot be read, is empty, ends before it says it does, or
+    cannot be measured: what the evaluation refuses is not to pass for sound in another file."""
     audio, rate = media.read_audio(path)
     if not audio.shape[1]:
         raise UserError(f"{path}: holds no samples")
+    if fault := fault_of(audio, rate):
+        raise UserError(f"{path}: {fault[1]}")
     try:
         check_whole(path, audio.shape[1] / rate)
     except Refused as refused:
@@ -123,6 +132,26 @@ def read_whole(path: Path) -> tuple[np.ndarray, int]:
 
 def _without_folder(error: Exception, path: Path) -> str:
     return " ".join(str(error).replace(str(path), path.name).split())
+
+
+# -------------------- what no measure can hear
+
+
+def fault_of(audio: np.ndarray, rate: int) -> tuple[str, str] | None:
+    """(kind of problem, why) if a sound (C, S), S > 0, at a rate in Hz cannot be measured, else None."""
+    if rate < LOWEST_RATE_HZ:
+        least = f"expected at least {LOWEST_RATE_HZ} Hz"
+        return "low_rate", f"sampling rate {rate} Hz, {least}: make it anew, or mend its header"
+    peak = _peak(audio)
+    if peak > LARGEST_PEAK:
+        most = f"expected at most {LARGEST_PEAK:g}"
+        return "too_large", f"peak {peak:.3g} of full scale, {most}: divide it by the scale it was made with"
+    return None
+
+
+def _peak(audio: np.ndarray) -> float:
+    """The largest magnitude, without a copy of the sound."""
+    return max(float(audio.max()), -float(audio.min()))
 
 
 # -------------------- cut short

@@ -36,6 +36,13 @@ def make_video(path, seconds=0.8):
     return path
 
 
+def write_in_place_of(path: Path, audio, rate=RATE, subtype="FLOAT"):
+    """A .wav, which may hold what a .flac cannot, for the .flac of that name."""
+    path.unlink()
+    soundfile.write(path.with_suffix(".wav"), audio.T, rate, subtype=subtype)
+    return path.with_suffix(".wav")
+
+
 def make_sounds(folder, systems=("alpha", "beta"), clips=3):
     """Folders of sounds: each system of its own level, rate and length."""
     for s, name in enumerate(systems):
@@ -47,10 +54,11 @@ def make_sounds(folder, systems=("alpha", "beta"), clips=3):
 
 
 class World:
-    """A running server; `ask` is a request of the page."""
+    """A running server; `ask` is a request of the page. spoil(folder) changes the sounds before the start."""
 
-    def __init__(self, folder, videos=False, **settings):
+    def __init__(self, folder, videos=False, spoil=lambda folder: None, **settings):
         given = make_sounds(folder)
+        spoil(folder)
         if videos:
             for k in range(2):
                 make_video(folder / "videos" / f"clip{k}.mp4")

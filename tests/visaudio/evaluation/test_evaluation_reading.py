@@ -38,6 +38,34 @@ def test_samples_that_are_not_finite(tmp_path, bad):
     assert kind == "not_finite" and "1 samples" in detail
 
 
+@pytest.mark.parametrize("peak", [1.01e6, 2.0**31, 1e30])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_samples_far_beyond_full_scale(tmp_path, peak, sign):
+    samples = noise()
+    samples[7, 1] = sign * peak
+    kind, detail = refusal(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
+    assert kind == "too_large"
+    assert detail.startswith(f"a.wav: peak {peak:.3g} of full scale, expected at most 1e+06: divide")
+
+
+def test_the_largest_level_passes_unchanged(tmp_path):
+    samples = noise()
+    samples[7, 1] = -1e6
+    sound = read_sound(write(tmp_path / "a.wav", samples, subtype="FLOAT"))
+    np.testing.assert_array_equal(sound.audio, samples.T)
+
+
+@pytest.mark.parametrize("rate", [1, 100, 999])
+def test_sampling_rates_that_hold_no_cue(tmp_path, rate):
+    kind, detail = refusal(write(tmp_path / "a.wav", noise(), rate))
+    assert kind == "low_rate"
+    assert detail.startswith(f"a.wav: sampling rate {rate} Hz, expected at least 1000 Hz: ")
+
+
+def test_the_lowest_rate_passes(tmp_path):
+    assert read_sound(write(tmp_path / "a.wav", noise(), 1000)).sample_rate == 1000
+
+
 def test_more_than_two_channels(tmp_path):
     assert refusal(write(tmp_path / "a.wav", noise(channels=4))) == ("channels", "a.wav: 4 channels")
 

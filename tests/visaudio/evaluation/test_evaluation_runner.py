@@ -14,7 +14,9 @@ from sound_files import cut_short, noise, write
 
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
+from visaudio.evaluation.cache import Cache
 from visaudio.evaluation.measures import Unavailable
+from visaudio.evaluation.reading import SoundFile
 from visaudio.evaluation.runner import Options, evaluate
 
 QUIET = Options(progress=False, resamples=20)
@@ -62,6 +64,8 @@ BAD = {
     "channels": (lambda path: write(path, noise(channels=3)), True),
     "silent": (lambda path: write(path, np.zeros((4000, 2), np.float32)), False),
     "not_finite": (lambda path: write(path, np.full((4000, 2), np.nan, np.float32), subtype="FLOAT"), True),
+    "too_large": (lambda path: write(path, 1e30 * noise(), subtype="FLOAT"), True),
+    "low_rate": (lambda path: write(path, noise(rate=999), 999), True),
     "empty": (lambda path: write(path, noise(0)), True),
     "too_short": (lambda path: write(path, noise(0.09)), True),
     "truncated": (lambda path: cut_short(write(path)), True),
@@ -97,6 +101,15 @@ def test_a_bad_generated_file(level, four, tmp_path, kind):
             evaluate({"s": four[0]}, four[1], tmp_path / "out", strict)
     else:
         assert evaluate({"s": four[0]}, four[1], tmp_path / "out", strict).systems[0].clips == 4
+
+
+def test_what_an_older_version_let_through_is_read_again(level, four, tmp_path):
+    """Facts of a file stay in the cache; those of a version that refused less are not asked."""
+    path = write(four[0] / "c0.wav", 1e30 * noise(), subtype="FLOAT")
+    facts = {"facts": np.array([4000, 8000, 2, 0], np.int64)}
+    Cache(tmp_path / "out" / "cache").store("sound-1", SoundFile(path).digest, facts)
+    results = evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
+    assert problems(results) == {("too_large", "s"): ("c0",)}
 
 
 def test_equal_lengths_at_different_rates_are_equal(level, four, tmp_path):

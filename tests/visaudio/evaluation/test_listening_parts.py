@@ -4,12 +4,14 @@ import json
 import math
 import threading
 from collections import Counter
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from listening_world import make_sounds, make_video, noise, write
+from listening_world import RATE, make_sounds, make_video, noise, write, write_in_place_of
 from scipy.stats import beta
+from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.listen import main, make_test
@@ -17,6 +19,7 @@ from visaudio.evaluation.listening import answers, trials
 from visaudio.evaluation.listening.loudness import _weighting, loudness_lufs, matching_gains_db, true_peak
 from visaudio.evaluation.listening.sounds import match
 from visaudio.evaluation.listening.summary import binomial, interval, summarise, table
+from visaudio.evaluation.problems import KINDS as PROBLEMS
 
 SYSTEMS = ["a", "b", "c", "d"]
 CLIPS = [f"clip{k}" for k in range(10)]
@@ -354,8 +357,48 @@ def test_clips_that_not_every_system_has_are_told(tmp_path):
     assert test.clips == ["clip3"] and [list(f) for f in test.systems.values()] == [["clip3"]] * 2
     text = "\n".join(said)
     assert "beta: 1 x no generated sound" in text and "clip0" in text
-    assert "alpha: 1 x a file that cannot be read" in text and "4 channels, expected one or two" in text
+    assert "alpha: 1 x a file that cannot be read" in text
+    assert "beta: 1 x a file of more than two channels: clip refused: clip2 [clip2.wav: 4 channels]" in text
     assert test.output.is_file()
+
+
+# each: what the file is made of (samples, rate), and what is told of it
+NOT_FOR_LISTENERS = {
+    "too_large": (lambda: (1e30 * noise(0), RATE), "peak "),
+    "low_rate": (lambda: (noise(0), 500), "sampling rate 500 Hz"),
+    "too_short": (lambda: (noise(0)[:, :1599], RATE), "0.0999 s, expected at least 0.1 s"),
+    "empty": (lambda: (noise(0)[:, :0], RATE), "no samples"),
+    "not_finite": (lambda: (noise(0) * np.inf, RATE), "holds NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_FOR_LISTENERS)
+def test_what_the_evaluation_refuses_is_not_listened_to(tmp_path, kind):
+    make, why = NOT_FOR_LISTENERS[kind]
+    given = make_sounds(tmp_path, clips=2)
+    write_in_place_of(tmp_path / "beta" / "clip1.flac", *make())
+    said = []
+    assert make_test(given, tmp_path / "a.jsonl", say=said.append).clips == ["clip0"]
+    (told,) = [text for text in said if text.startswith(f"beta: 1 x {PROBLEMS[kind][0]}")]
+    assert "clip1 [clip1.wav: " in told and why in told
+
+
+def test_no_clip_that_can_be_read_says_why(tmp_path):
+    given = make_sounds(tmp_path, clips=2)
+    for name in ("alpha/clip0", "beta/clip1"):
+        write_in_place_of(tmp_path / f"{name}.flac", noise(0) * np.nan)
+    with pytest.raises(UserError, match="of 2 that all have the first is refused: alpha's clip0.wav: holds"):
+        make_test(given, tmp_path / "a.jsonl")
+
+
+def test_a_bar_is_shown_where_reading_takes_long(tmp_path, monkeypatch, capsys):
+    given = make_sounds(tmp_path, clips=2)
+    make_test(given, tmp_path / "a.jsonl", progress=False)
+    slow = partial(tqdm, mininterval=0)
+    monkeypatch.setattr("visaudio.evaluation.listen.tqdm", lambda *a, **k: slow(*a, **(k | {"delay": 0})))
+    assert capsys.readouterr().err == ""
+    make_test(given, tmp_path / "b.jsonl", progress=True)
+    assert "4/4" in capsys.readouterr().err
 
 
 def test_pictures_of_the_systems_own_files(tmp_path):

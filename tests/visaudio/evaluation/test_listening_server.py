@@ -6,7 +6,7 @@ import socket
 
 import numpy as np
 import pytest
-from listening_world import World
+from listening_world import World, noise, write_in_place_of
 
 from visaudio.evaluation.listening import answers, trials
 from visaudio.evaluation.listening.loudness import loudness_lufs
@@ -354,3 +354,28 @@ def test_a_sound_that_is_gone_and_a_file_that_cannot_be_written(world_of):
     for path in (world.output.parent / "alpha").iterdir():
         path.unlink()
     assert "cannot be played" in world.ask("next", expected=500, listener="eva")["error"]
+
+
+def test_files_that_are_bad_beyond_their_heads_stop_no_listener(world_of):
+    """They were found at their first trial, which was then asked for again and again; one that is cut short
+    cut the others of its clip."""
+
+    def spoil(folder):
+        bad = noise(0)
+        bad[1, 5000] = np.nan
+        write_in_place_of(folder / "alpha" / "clip0.flac", bad)
+        cut = write_in_place_of(folder / "beta" / "clip1.flac", noise(1))
+        cut.write_bytes(cut.read_bytes()[:20000])
+
+    world = world_of(trials=6, spoil=spoil)
+    assert world.test.clips == ["clip2"]
+    (nan,) = [said for said in world.said if "NaN" in said]
+    assert nan.startswith("alpha: 1 x ") and ": clip0 [clip0.wav: holds NaN or infinity (1 samples)" in nan
+    (short,) = [said for said in world.said if "ends before" in said]
+    assert short.startswith("beta: 1 x ") and ": clip1 [clip1.wav: " in short and "bytes short" in short
+    world.pass_check("eva")
+    for _ in range(6):
+        trial = world.ask("next", listener="eva")
+        assert world.sound(trial["sounds"][0])[0].shape[1] == round(0.6 * 48000)
+        world.answer("eva", trial, good)
+    assert world.ask("next", listener="eva")["finished"]

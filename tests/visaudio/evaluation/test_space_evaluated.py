@@ -7,6 +7,7 @@ import pytest
 from ear_sounds import plane_wave
 
 from bi_audio_dataset import media
+from visaudio.evaluation.html_report import write_report
 from visaudio.evaluation.runner import Options, evaluate
 
 OPTIONS = Options(measures=("space",), progress=False, resamples=50)
@@ -92,3 +93,51 @@ def test_without_a_reference_only_descriptions(folders, tmp_path):
     finite = {name for name, figure in figures.items() if math.isfinite(figure.value)}
     assert finite == {"lr_ratio_db", "lr_difference", "mean_abs_ild_db", "lateral_share", "mean_iacc"}
     assert figures["lr_ratio_db"].clips == 5
+
+
+def test_samples_far_beyond_full_scale_cost_their_own_clip_alone(tmp_path):
+    """Up to the largest level what does not hang on the scale stays; beyond it the IACC would be 0, or the
+    command end."""
+    gains = {"a": 1.0, "b": 1e6, "c": 2.0**31, "d": 1e30}
+    whole = swinging(24000, 0)
+    whole = (whole / np.abs(whole).max()).astype(np.float32)
+    for name, gain in gains.items():
+        for folder, sound in (("generated", whole), ("reference", 0.5 * whole[::-1])):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            loud = sound * np.float32(gain)
+            media.write_audio(tmp_path / folder / f"{name}.wav", loud, 24000, subtype="FLOAT")
+    found = evaluate({"s": tmp_path / "generated"}, tmp_path / "reference", tmp_path / "out", OPTIONS)
+    first, largest = (clip.sounds["s"].values for clip in found.clips)
+    assert [clip.id for clip in found.clips] == ["a", "b"]
+    assert first["mean_iacc"] > 0.5
+    for figure in ("mean_iacc", "iacc_octaves_error", "ild_error_db", "itd_error_s", "ipd_error_rad"):
+        assert largest[figure] == pytest.approx(first[figure], rel=1e-3, abs=1e-6), figure
+    (refused,) = [problem for problem in found.problems if problem.kind == "too_large"]
+    assert refused.names == ("c", "d") and refused.serious
+    assert "peak 1.07e+09 of full scale" in refused.details[0] and "peak 5e+29" in refused.details[1]
+
+
+def test_low_sampling_rates_on_the_way_to_the_page(tmp_path):
+    """1 kHz is measured and drawn, also where it is as short as can be; what is below was scored, and the
+    page then failed."""
+    rng = np.random.default_rng(0)
+    clips = {"a": (1000, 1000), "b": (1000, 100), "c": (999, 999), "d": (100, 500), "e": (1, 9)}
+    for name, (rate, samples) in clips.items():
+        for folder in ("generated", "reference"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            media.write_audio(tmp_path / folder / f"{name}.wav", rng.normal(0, 0.1, (2, samples)), rate)
+    found = evaluate({"s": tmp_path / "generated"}, tmp_path / "reference", tmp_path / "out", OPTIONS)
+    assert [clip.id for clip in found.clips] == ["a", "b"]
+    assert [(p.kind, p.names) for p in found.problems if p.serious] == [("low_rate", ("c", "d", "e"))]
+    page = write_report(found, tmp_path / "out").read_text()
+    assert page.count('class="picture"') == 2 and "sampling rate 100 Hz, expected at least 1000 Hz" in page
+
+
+@pytest.mark.parametrize("rate", [1, 100])
+def test_a_page_of_results_that_hold_a_low_rate(folders, tmp_path, rate):
+    """As an earlier version scored it: the sound that cannot be drawn is named beside the others."""
+    found = evaluate({"<s>": folders[0]}, folders[1], tmp_path / "out", OPTIONS)
+    media.write_audio(folders[0] / "good.wav", np.full((2, 300), 0.1), rate)
+    page = write_report(found, tmp_path / "out").read_text()
+    assert page.count('class="picture"') == 6
+    assert f"&lt;s&gt; is not drawn: sampling rate {rate} Hz, expected at least 1000 Hz" in page

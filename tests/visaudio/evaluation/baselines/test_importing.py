@@ -250,6 +250,20 @@ def test_a_file_that_is_cut_short_is_refused_as_the_evaluation_does(tmp_path, ca
         read_mono(folder / "b.wav")  # what the baselines are made of
 
 
+def test_a_file_far_beyond_full_scale_is_refused_as_the_evaluation_does(tmp_path, capsys):
+    """A 16 bit file would hold it under some gain, and be scored as if nothing were wrong with it."""
+    folder = tmp_path / "from"
+    write(folder, ["a.wav"])
+    soundfile.write(folder / "b.wav", 1e30 * noise()[:, None], RATE, subtype="FLOAT")
+    command = ["import", "--from", str(folder), "--name", "other", "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "b.wav: peak " in error and "expected at most 1e+06" in error
+    assert sorted(path.name for path in (tmp_path / "out" / "other").iterdir()) == ["a.flac", "a.json"]
+    with pytest.raises(UserError, match="b.wav: peak .* of full scale"):
+        read_mono(folder / "b.wav")
+
+
 @pytest.mark.parametrize("blocked", ["/proc/none", "file"])
 def test_a_folder_that_cannot_be_written_is_one_line(blocked, tmp_path, capsys):
     write(tmp_path / "from", ["a.wav"])
