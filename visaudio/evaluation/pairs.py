@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.evaluation.problems import Problems
 
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
@@ -136,7 +136,7 @@ def read_captions(path: Path) -> dict[str, str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: holds no captions ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(f"{path}: holds no captions ({reason_of(error, 120)})") from error
     if not found:
         raise UserError(f"{path}: holds no caption")
     return found

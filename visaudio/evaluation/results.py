@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.typed import fault
 
@@ -193,7 +193,7 @@ class Results:
         except KeyError as error:
             wrong = f"it lacks {error}"
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
-            wrong = " ".join(str(error).split())[:120]
+            wrong = reason_of(error, 120)
         if wrong:
             raise UserError(f"not as an evaluation writes its results.json ({wrong}): evaluate again")
         return found
