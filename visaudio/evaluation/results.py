@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, its 95 % interval over clips, and the number of clips behind it.
+    """A value, its 95 % interval over clips, and the number of clips behind it: 0 where there is no value.
 
     nan: nothing to say; low and high are nan where there is no interval (a single clip).
     """
