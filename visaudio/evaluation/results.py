@@ -104,7 +104,8 @@ class Problem:
 
     kind: a key of `problems.KINDS`, of which `text` says what was done. system: whose sound, "" for the
     reference or all. names: the clips or files; details: why, for each of them, "" where there is no more to
-    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail.
+    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail. of_reference: the
+    names are of the reference's files, which are called as the generated ones are.
     """
 
     kind: str
@@ -114,6 +115,12 @@ class Problem:
     note: str = ""
     serious: bool = True
     details: tuple[str, ...] = ()
+    of_reference: bool = False
+
+    @property
+    def whose(self) -> str:
+        """ "mine"; "reference", or "mine, reference" where its run is named; "" for all."""
+        return ", ".join(filter(None, (self.system, "reference" if self.of_reference else "")))
 
 
 @dataclass(frozen=True)
