@@ -52,6 +52,12 @@ class UserError(ValueError):
     """A mistake of the user's (file, flag, folder). One line of text: a CLI prints it and exits with 2."""
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """What an exception says, in one line of at most `most` characters; its type's name if that is none."""
+    text = " ".join(str(error).split())
+    return (text if len(text) <= most else f"{text[: most - 4].rstrip()} ...") or type(error).__name__
+
+
 def check_version(version: Any, what: str) -> None:
     """Raise UserError if rows or folders of this schema_version cannot be read as they are."""
     if version == SCHEMA_VERSION and not isinstance(version, bool):

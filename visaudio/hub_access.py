@@ -112,10 +112,12 @@ def fetch_file(
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    with asking(what), _retries_unsaid():
+    with asking(what), retries_unsaid():
         cached = try_to_load_from_cache(repository, path, cache_dir=cache_dir, revision=revision)
         if not (isinstance(cached, str) or local_files_only or constants.HF_HUB_OFFLINE):
-            _knock(repository, path, revision, what)
+            reason = knock(repository, path, revision)
+            if reason:
+                raise UserError(f"{what}: {_not_to_be_had(reason)}")
         return Path(
             hf_hub_download(
                 repository, path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
@@ -123,8 +125,8 @@ def fetch_file(
         )
 
 
-def _knock(repository: str, path: str, revision: str | None, what: str) -> None:
-    """UserError where no connection to the Hub comes about in two tries, a second apart.
+def knock(repository: str, path: str, revision: str | None = None, repo_type: str | None = None) -> str:
+    """Why no connection to the Hub comes about in two tries, a second apart; "" where one does.
 
     hf_hub_download alone would try for half a minute, for each file anew. All other errors are left to it:
     behind a connection that stands, its patience is right.
@@ -133,21 +135,21 @@ def _knock(repository: str, path: str, revision: str | None, what: str) -> None:
 
     for is_last in (False, True):
         try:
-            get_hf_file_metadata(hf_hub_url(repository, path, revision=revision))
-            return
+            get_hf_file_metadata(hf_hub_url(repository, path, repo_type=repo_type, revision=revision))
+            return ""
         except Exception as error:
             # by name: httpx and requests call them so, and huggingface_hub has had both
             names = {kind.__name__ for kind in type(error).__mro__}
             if not names & {"ConnectError", "ConnectTimeout", "ConnectionError"}:
-                return
+                return ""
             if is_last:
-                reason = redacted(str(error)) or type(error).__name__
-                raise UserError(f"{what}: {_not_to_be_had(reason)}") from error
+                return redacted(str(error)) or type(error).__name__
         time.sleep(1)
+    return ""
 
 
 @contextlib.contextmanager
-def _retries_unsaid() -> Iterator[None]:
+def retries_unsaid() -> Iterator[None]:
     """huggingface_hub's lines on each retry are held back: the error that ends them says it all.
 
     Whoever set HF_HUB_VERBOSITY to info or debug still gets them.

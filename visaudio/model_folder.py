@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import __version__, hub_access, licences, part_files, references, weight_files
 from visaudio.components import Components, ModelInfo, build_part, parts_of
 from visaudio.config import from_dict, to_dict
@@ -277,9 +277,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder / CONFIG}: cannot be read as JSON ({' '.join(str(error).split())})"
-        ) from error
+        raise UserError(f"{folder / CONFIG}: cannot be read as JSON ({reason_of(error)})") from error
     version = config.get("format_version") if isinstance(config, dict) else None
     if version not in READS:
         raise UserError(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 
 MAX_SHARD_SIZE = "5GB"  # a larger file would be fetched from its start after a broken connection
 
@@ -108,6 +108,6 @@ def read_file(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{file}: cannot be read as safetensors ({' '.join(str(error).split())[:160]}): "
+            f"{file}: cannot be read as safetensors ({reason_of(error, 160)}): "
             "is it damaged, cut short, or of another kind?"
         ) from error

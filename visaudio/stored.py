@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -58,7 +58,7 @@ def read_object(path: Path, advice: str) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = reason_of(error, 120)
         raise UserError(f"{path}: is damaged, no JSON ({reason}); {advice}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: is damaged, expected a JSON object; {advice}")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import hub_access, url_files
 from visaudio.url_files import sha256 as sha256
 
@@ -87,7 +86,7 @@ def read(path: str | Path, what: str = "a model") -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no weights of {what} at {path}") from None
     except Exception as error:  # torch.load and safetensors raise whatever the damaged file makes them raise
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        reason = reason_of(error, 160)
         raise UserError(
             f"{path}: cannot be read as weights of {what} ({reason}): "
             "is it damaged, cut short, or no file of tensors?"

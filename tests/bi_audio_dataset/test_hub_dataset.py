@@ -4,6 +4,7 @@ import json
 
 import fake_sets
 import pytest
+from hub_client import HubClient
 from hub_world import TOKEN
 
 from bi_audio_dataset import card_plots
@@ -71,6 +72,14 @@ def test_a_branch_and_our_own_reader(world, pushed, folder):
         "result = sorted(open_dataset('org/BiAudio', ['train'])['id'])"
     )
     assert world.right(code) == ["c0-0", "c1-0"]
+    # what was read once is read from the cache where nobody answers, after a second
+    client = HubClient("http://127.0.0.1:9", world.root / "home", TOKEN)
+    try:
+        answer = client.run(code)
+    finally:
+        client.close()
+    assert answer.error is None and answer.value == ["c0-0", "c1-0"], answer
+    assert "Retrying" not in answer.output
 
 
 def test_without_the_right_or_without_a_line_it_is_one_line(world, pushed, folder):

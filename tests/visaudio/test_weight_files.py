@@ -91,6 +91,12 @@ def test_what_is_no_pickle_is_not_said_to_hold_code(tmp_path):
     assert "code" not in str(caught.value)
 
 
+def test_an_error_without_text_is_called_by_its_type(tmp_path):
+    (tmp_path / "empty.pth").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be read as weights of Cnn14 \(EOFError\): is it damaged"):
+        weight_files.read(tmp_path / "empty.pth", "Cnn14")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_cut_files_are_one_line(tmp_path, suffix):
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"

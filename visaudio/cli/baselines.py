@@ -218,7 +218,9 @@ def _add_import(commands) -> None:
 def _import(options: argparse.Namespace) -> int:
     from visaudio.evaluation.baselines import importing, sources
     from visaudio.evaluation.baselines.running import is_done, run_jobs
+    from visaudio.evaluation.pairs import check_name
 
+    check_name(options.name, f"--name '{options.name}'")
     ids = None
     if options.dataset:
         ids = sources.rows_of(options.dataset, options.split, options.config).ids

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.cli.common import Parser
 
 EPILOG = """\
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not could_not_write(error):
             raise
-        print(f"error: a file cannot be written ({' '.join(str(error).split())[:200]})", file=sys.stderr)
+        print(f"error: a file cannot be written ({reason_of(error)})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

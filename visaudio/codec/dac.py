@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import hub_access, weight_files
 from visaudio.codec.base import Codec, pad_to_frames, trim
 from visaudio.codec.pca import Pca, StreamingCovariance
@@ -195,7 +194,7 @@ def _load(config: DacCodecConfig) -> tuple[DacCodecConfig, nn.Module]:
         how = {"use_safetensors": True, "output_loading_info": True, "local_files_only": True}
         model, loading = DacModel.from_pretrained(folder, **how)
     except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        reason = reason_of(error, 160)
         raise UserError(f"cannot load a DAC from {config.weights!r} ({reason}): {OWN}") from error
     # transformers would go on with random weights in their place
     if missing := sorted(map(str, loading["missing_keys"])):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -33,10 +32,12 @@ from bi_audio_dataset.schema import (
     UserError,
     check_readable,
     is_benchmark_id,
+    reason_of,
 )
+from visaudio import hub_access
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 MEDIA_COLUMNS = ("video", "audio")
 
@@ -102,15 +103,13 @@ def open_dataset(
     datasets.disable_progress_bars()
     try:
         if (files := local_files(Path(location), config)) is None:
-            parts = load_dataset(str(location), None if config == "default" else config)
+            parts = _from_hub(str(location), config)
         else:
             parts = load_dataset("parquet", data_files=files)
     except UserError:
         raise
     except Exception as error:  # datasets raises a score of classes; the user needs the place and one reason
-        raise UserError(
-            f"cannot read the dataset at '{location}': {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise UserError(f"cannot read the dataset at '{location}': {reason_of(error)}") from error
     finally:
         if quiet:
             datasets.enable_progress_bars()
@@ -122,6 +121,43 @@ def open_dataset(
         wanted = set(splits)
         table = table.select([i for i, split in enumerate(table["split"]) if split in wanted])
     return table
+
+
+def _from_hub(repository: str, config: str) -> DatasetDict:
+    """A repository's tables, from the cache of `datasets` where the Hub cannot be reached.
+
+    UserError where neither has it: a mistyped folder of two parts looks like a repository too.
+    """
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    offline = datasets.config.HF_HUB_OFFLINE
+    why = "HF_HUB_OFFLINE is set" if offline else hub_access.knock(repository, "README.md", None, "dataset")
+    try:
+        # without a connection `datasets` would try for half a minute before it looks into its cache
+        datasets.config.HF_HUB_OFFLINE = bool(why)
+        with hub_access.retries_unsaid():
+            return datasets.load_dataset(repository, None if config == "default" else config)
+    except (ConnectionError, DatasetNotFoundError) as error:
+        if isinstance(error, ConnectionError):
+            answer = f"the Hub cannot be reached ({why or hub_access.redacted(str(error))})"
+            otherwise = "a cache (HF_HOME) from a machine with a network serves too, with HF_HUB_OFFLINE=1"
+            if offline:
+                otherwise = "unset HF_HUB_OFFLINE, or give a cache (HF_HOME) that holds it"
+        else:
+            answer = f"the Hub says: {hub_access.redacted(str(error)).rstrip('.')}"
+            otherwise = f"for a private or gated one {hub_access.LOG_IN}"
+        raise UserError(
+            f"no dataset at '{repository}': there is no such folder here, and {answer}; correct the path, or "
+            f"if a dataset of the Hub is meant: {otherwise}"
+        ) from error
+    except Exception as error:  # datasets raises a score of classes; the user needs the place and one reason
+        raise UserError(
+            f"cannot read the dataset '{repository}' of the Hub (there is no such folder here): "
+            f"{hub_access.redacted(reason_of(error))}"
+        ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def local_files(folder: Path, config: str) -> list[str] | None:
@@ -163,7 +199,7 @@ def _is_benchmark(files: Sequence[Path]) -> bool:
 def check_location(location: str | Path) -> None:
     """Raise UserError where there can be no dataset; a Hub repository is not asked for."""
     folder = Path(location)
-    if not folder.is_dir() and not _looks_like_repository(str(location)):
+    if not folder.is_dir() and not is_repository(location):
         raise UserError(f"no dataset at '{location}': expected a Parquet folder or a Hub 'owner/name'")
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         raise UserError(f"'{location}' holds no Parquet file: python -m bi_audio_dataset synth builds one")
@@ -365,6 +401,6 @@ def _track(source: dict[str, Any]) -> SourceTrack:
     )
 
 
-def _looks_like_repository(location: str) -> bool:
-    # "owner/name", with no folder of that name: one slash and neither an absolute nor a dotted path
-    return location.count("/") == 1 and not location.startswith((".", "/", "~")) and os.sep == "/"
+def is_repository(location: str | Path) -> bool:
+    """Whether it means a Hub repository: "owner/name", no dotted path, and nothing of that name is here."""
+    return hub_access.on_hub(str(location)) and not str(location).startswith(".")

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.data.eight_bits import from_bytes
 
 FORMAT = 2
@@ -125,7 +125,7 @@ def read_shard(path: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]
             raise ValueError("its columns differ in length")
         return table.select(list(META)).to_pylist(), views
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = reason_of(error, 160)
         raise UserError(
             f"{path} is cut short or no features ({reason}): remove it; {AGAIN}, it alone"
         ) from error

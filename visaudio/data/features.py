@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.data.feature_store import (
     FeatureDataset,
     finish,
@@ -287,7 +287,7 @@ class _Decoded(torch.utils.data.Dataset):
             row = self.rows[index]
             return _meta(row), self.decoder(row)
         except Exception as error:  # whatever the libraries make of a damaged film
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = reason_of(error)
             return (
                 f"clip {self.rows.ids[index]} cannot be decoded ({reason}): build it again, or take it out "
                 "with python -m bi_audio_dataset remove"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError, check_readable
+from bi_audio_dataset.schema import UserError, check_readable, reason_of
 from visaudio.data.dataset import MEDIA_COLUMNS, check_columns, check_location, local_files, open_dataset
 
 #: What features are made of. `truth` and what else a row may have are read where they are there.
@@ -60,7 +60,7 @@ class ParquetRows:
         try:
             return pq.ParquetFile(self._files[number])
         except (OSError, pa.ArrowInvalid) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise UserError(f"{self._files[number]} cannot be read as Parquet ({reason})") from error
 
     def __len__(self) -> int:

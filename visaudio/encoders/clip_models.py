@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import weight_files
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -72,7 +72,7 @@ def build(name: str, weights: str | None = None) -> tuple[nn.Module, ClipModel]:
     try:
         return open_clip.CLIP(**model.sizes), model
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"CLIP {name} cannot be built from its description: {reason}") from error
 
 

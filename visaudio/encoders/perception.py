@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import weight_files
 from visaudio.encoders.frames import ResizeMode, prepare_frames
 from visaudio.encoders.grid import pool_grid
@@ -121,7 +121,7 @@ class PerceptionEncoder(nn.Module):
         try:
             translated = checkpoint_filter_fn(dict(state), self.model)
         except Exception as error:  # it takes shapes for granted, and raises whatever others make it raise
-            reason = " ".join(str(error).split())[:120]
+            reason = reason_of(error, 120)
             raise UserError(f"{source}: not the weights of {what} ({reason})") from error
         ours = {k: v for k, v in translated.items() if not k.startswith(NOT_FOR_PATCHES)}
         weight_files.load_into(self.model, ours, source, what)
@@ -158,7 +158,7 @@ def _build(config: PerceptionConfig) -> nn.Module:
         # no pooling and no head: PE-Core's would turn the patches into one embedding
         model = timm.create_model(name, num_classes=0, global_pool="", **changed)
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"{config.model_name} cannot be built with {changed}: {reason}") from error
     size, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
     if size % patch:  # what is left over would be cut off at the right alone

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.evaluation.measures import Heard
 
 NAME = re.compile(r"[\w.+=-]+")
@@ -48,7 +48,7 @@ class Cache:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # a file where a folder should be, or a folder in its place
-                reason = " ".join(str(damage).split())[:120]
+                reason = reason_of(damage, 120)
                 raise UserError(f"{path}: can neither be read nor removed ({reason})") from error
             return None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import hub_access, weight_files
 from visaudio.evaluation.measures import (
     FigureSpec,
@@ -172,7 +171,7 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Any, Any]:
     except UserError:
         raise
     except Exception as error:  # transformers and safetensors raise whatever a damaged file makes them raise
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+        reason = reason_of(error, 160)
         raise UserError(f"cannot load a CLAP from {folder} ({reason}): {OWN}") from error
     # transformers would go on with random weights in their place; tables of indices it makes anew
     state = model.state_dict()

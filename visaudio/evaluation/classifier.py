@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.stored import write_whole
 
 PACKAGED = Path(__file__).parent / "weights" / "sound_classifier.safetensors"
@@ -125,7 +125,7 @@ def load(path: str | Path) -> SoundClassifier:
         classifier.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: not a sound classifier ({' '.join(str(error).split())[:120]}); train one with "
+            f"{path}: not a sound classifier ({reason_of(error, 120)}); train one with "
             "python -m visaudio.evaluation.classifier --dataset DIR --output FILE"
         ) from error
     return classifier.eval()

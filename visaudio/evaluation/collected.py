@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -49,8 +50,7 @@ class Collected:
 
     def add(self, score: ClipScore, problems: Problems) -> None:
         for found in score.problems:
-            more = {"about": found.about, "detail": found.detail, "amount": found.amount}
-            problems.add(found.kind, score.id, found.system, **more)
+            problems.add(**{"name": score.id, **asdict(found)})
         for system, scored in score.systems.items():
             self.durations_s[system][score.id] = scored.duration_s
             for measure, row in scored.rows.items():

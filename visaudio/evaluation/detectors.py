@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import hub_access
 from visaudio.evaluation.lens import column_of
 from visaudio.evaluation.measures import Scene, Unavailable
@@ -69,7 +69,7 @@ class TransformersDetector:
                 self.folder, local_files_only=True, use_safetensors=True
             )
         except Exception as error:  # transformers raises a score of classes for what is not such a folder
-            reason = " ".join(str(error).split())[:160]
+            reason = reason_of(error, 160)
             raise Unavailable(f"detector={name}: no object detector of transformers ({reason})") from error
         self.model.to(self.device).eval()
         self.digest = digest(self.folder)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import weight_files
 from visaudio.encoders.clip_models import MEAN, STD
 from visaudio.evaluation.measures import (
@@ -199,7 +199,7 @@ def make(settings: Settings) -> ImageBind:
         package: Any = importlib.import_module(PACKAGE)
     except ImportError as error:
         raise Unavailable(
-            f"no IB-score: the package imagebind cannot be imported ({' '.join(str(error).split())}); "
+            f"no IB-score: the package imagebind cannot be imported ({reason_of(error)}); "
             "it is at github.com/facebookresearch/ImageBind"
         ) from error
     source = settings.weights.get("imagebind", str(OWN_PLACE))

@@ -29,9 +29,9 @@ BLOCK = 64  # resamples that are multiplied at once
 @dataclass(frozen=True)
 class Resampled:
     """Of one system and measure. values: figure -> value over all clips; resampled: figure -> (R,);
-    clips: figure -> number of clips behind it. means: figures that are the mean of the clips' own values, of
-    all clips and in every resample; the others are pooled over frames or onsets, medians, or distances.
-    seed: of the draws."""
+    clips: figure -> number of clips behind it, 0 where it is nan. means: figures that are the mean of the
+    clips' own values, of all clips and in every resample; the others are pooled over frames or onsets,
+    medians, or distances. seed: of the draws."""
 
     values: Mapping[str, float]
     resampled: Mapping[str, np.ndarray] = field(repr=False)
@@ -66,6 +66,7 @@ def resample(measure: Measure, clips: ClipSet, resamples: int = RESAMPLES, seed:
     nothing = np.full(wanted, np.nan)
     there = {name: int(np.isfinite(row).sum()) for name, row in clips.rows.items()}
     behind = {f.name: there.get(f.name, 0) if f.per_clip else count for f in measure.figures}
+    behind = {name: number if np.isfinite(values[name]) else 0 for name, number in behind.items()}
     resampled = {n: resampled.get(n, nothing) for n in names}
     return Resampled(values, resampled, behind, _means(measure, clips, values, resampled, seed), seed)
 
@@ -204,7 +205,7 @@ def _of_all(both: Both, spec: FigureSpec) -> tuple[Figure, float, float, float]:
         rows = [c.rows[name] for c in (both.clips_a, both.clips_b) if name in c.rows]
         clips = int(np.isfinite(rows).any(axis=0).sum()) if rows else 0
     p = p_spread(value, spread, clips)
-    return Figure(value, *interval(spread), clips), p, tested, p
+    return Figure(value, *interval(spread), clips if np.isfinite(value) else 0), p, tested, p
 
 
 def _paired(both: Both, figure: str) -> np.ndarray:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.evaluation.problems import Problems
 
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".rf64", ".caf")
@@ -67,16 +68,26 @@ def parse_systems(given: Sequence[str | Path], flag: str = "--generated") -> dic
         name, equals, rest = text.partition("=")
         folder = Path(rest) if equals and not Path(text).is_dir() else Path(text)
         name = name if folder == Path(rest) and equals else (folder.resolve().name or "generated")
-        if not name or "/" in name:
-            raise UserError(f"{flag} '{text}': expected DIR or NAME=DIR, and a name without '/'")
+        check_name(name, f"{flag} '{text}'")
         if name in systems:
             raise UserError(f"two systems are called '{name}': give names, {flag} A={folder} B=...")
         systems[name] = folder
     return systems
 
 
-def find_sounds(path: Path, problems: Problems, *, system: str = "", marked_first: bool = True) -> Folder:
-    """The sounds directly in a folder. UserError if it is none or holds none."""
+def check_name(name: str, where: str) -> None:
+    """UserError, starting with `where`, for a system's name that no folder below the output can have."""
+    if "/" in name or not name.strip("."):
+        raise UserError(
+            f"{where}: the name '{name}' cannot be a folder's: expected one without '/', of more than dots"
+        )
+
+
+def find_sounds(
+    path: Path, problems: Problems, *, system: str = "", marked_first: bool = True, of_reference: bool = False
+) -> Folder:
+    """The sounds directly in a folder; those in folders below it go to `problems`. of_reference: the folder
+    is the reference. UserError if it is none or holds none."""
     sounds, videos = defaultdict(list), {}
     files = _files(path)
     known = {file.stem for file in files if file.suffix.lower() in RANK}
@@ -84,7 +95,7 @@ def find_sounds(path: Path, problems: Problems, *, system: str = "", marked_firs
         rank = RANK.get(file.suffix.lower())
         if rank is None:
             if not (file.suffix == ".json" and file.stem in known):  # what a program notes of its sound
-                problems.add("other_files", file.name, system)
+                problems.add("other_files", file.name, system, of_reference=of_reference)
             continue
         is_marked = file.stem.endswith(MARK)
         clip = clip_of(file)
@@ -101,7 +112,10 @@ def find_sounds(path: Path, problems: Problems, *, system: str = "", marked_firs
         taken[clip] = min(candidates)[1]
         if len(candidates) > 1:
             names = ", ".join(sorted(file.name for _, file in candidates))
-            problems.add("several_files", clip, system, detail=f"{taken[clip].name} of {names}")
+            detail = f"{taken[clip].name} of {names}"
+            problems.add("several_files", clip, system, detail=detail, of_reference=of_reference)
+    for name in _below(path):
+        problems.add("below", name, system, of_reference=of_reference)
     return Folder(path, taken, videos)
 
 
@@ -136,7 +150,7 @@ def read_captions(path: Path) -> dict[str, str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: holds no captions ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(f"{path}: holds no captions ({reason_of(error, 120)})") from error
     if not found:
         raise UserError(f"{path}: holds no caption")
     return found
@@ -167,12 +181,24 @@ def _files(path: Path) -> list[Path]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def _below(path: Path) -> list[str]:
+    """Sounds in folders below this one, relative to it; links to folders are not followed."""
+    found = []
+    for folder, inside, files in os.walk(path):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        here = Path(folder).relative_to(path)
+        if here.parts:
+            sounds = [name for name in files if Path(name).suffix.lower() in RANK]
+            found += [str(here / name) for name in sounds if not name.startswith(".")]
+    return found
+
+
 # -------------------- pairing
 
 
 def reference_of_folder(path: Path, problems: Problems) -> dict[str, Reference]:
     """References from a folder of sounds or videos with sound; a clip's video there gives its picture."""
-    folder = find_sounds(path, problems, marked_first=False)
+    folder = find_sounds(path, problems, marked_first=False, of_reference=True)
     return {clip: Reference(sound, folder.videos.get(clip)) for clip, sound in folder.sounds.items()}
 
 

@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[str, bool]] = {
     "reference_gone": ("a reference that is not there any more: taken to be that of the first run", False),
     "other_measure": ("a measure that is not as in the first run: its figures left out", True),
     "several_files": ("several files for one clip: the first of the documented order was taken", False),
+    "below": ("a sound in a folder below the one given: passed over", False),
     "other_files": ("a file that is neither sound nor video: left alone", False),
     "remark": ("a figure to be read with care", False),
     "one_clip": ("a single clip: figures have no intervals and no tests", False),
@@ -44,16 +45,25 @@ class Problems:
     """Collects what was found; `found` is the section of the report."""
 
     def __init__(self) -> None:
-        self._names: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
-        self._largest: dict[tuple[str, str, str], float] = {}
+        self._names: dict[tuple[str, str, str, bool], dict[str, str]] = defaultdict(dict)
+        self._largest: dict[tuple[str, str, str, bool], float] = {}
 
     def add(
-        self, kind: str, name: str, system: str = "", *, about: str = "", detail: str = "", amount: float = 0
+        self,
+        kind: str,
+        name: str,
+        system: str = "",
+        *,
+        about: str = "",
+        detail: str = "",
+        amount: float = 0,
+        of_reference: bool = False,
     ) -> None:
-        """name: of the clip or file; about: which measure; detail: why; amount: in s, the largest is told."""
+        """name: of the clip or file; about: which measure; detail: why; amount: in s, the largest is told;
+        of_reference: the file is the reference's."""
         if kind not in KINDS:
             raise ValueError(f"no kind of problem '{kind}'")
-        key = (kind, system, about)
+        key = (kind, system, about, of_reference)
         self._names[key][name] = detail
         self._largest[key] = max(amount, self._largest.get(key, 0))
 
@@ -62,15 +72,14 @@ class Problems:
         order = {kind: number for number, kind in enumerate(KINDS)}
         problems = []
         for key in sorted(self._names, key=lambda k: (order[k[0]], *k[1:])):
-            kind, system, about = key
+            kind, system, about, of_reference = key
             text, serious = KINDS[kind]
             names = sorted(self._names[key])
             details = tuple(self._names[key][name] for name in names)
             largest = self._largest[key]
             note = f"largest difference {largest:.3f} s" if largest else about
-            problems.append(
-                Problem(kind, text, tuple(names), system, note, serious, details if any(details) else ())
-            )
+            details = details if any(details) else ()
+            problems.append(Problem(kind, text, tuple(names), system, note, serious, details, of_reference))
         return tuple(problems)
 
 
@@ -78,7 +87,9 @@ def line(problem: Problem, most: int = 5) -> str:
     """One line for a terminal."""
     names = ", ".join(problem.names[:most]) + (", ..." if len(problem.names) > most else "")
     names = f": {names}" if problem.serious else ""
-    whose = f"{problem.system}: " if problem.system else ""
+    if problem.kind == "below":
+        names = f", e.g. {problem.names[0]}"
+    whose = f"{problem.whose}: " if problem.whose else ""
     note = f" ({problem.note})" if problem.note else ""
     why = f" [{problem.details[0]}]" if problem.details and problem.details[0] else ""
     return f"{whose}{len(problem.names)} x {problem.text}{note}{names}{why}"

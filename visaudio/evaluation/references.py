@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bi_audio_dataset.schema import UserError
-from visaudio.data.dataset import Clip, open_dataset, read_clip
+from visaudio.data.dataset import Clip, is_repository, open_dataset, read_clip
 from visaudio.evaluation.pairs import RANK, Reference
 from visaudio.evaluation.synth_benchmark import groups_of
 from visaudio.evaluation.truth_files import truth_text
@@ -29,9 +29,7 @@ def is_dataset(location: str | Path) -> bool:
     """Whether it is to be read as BiAudio: a folder with Parquet and no sounds of its own, or no folder."""
     folder = Path(location)
     if not folder.is_dir():
-        return (
-            not folder.exists() and str(location).count("/") == 1 and not str(location).startswith((".", "/"))
-        )
+        return is_repository(location)
     has_sounds = any(p.suffix.lower() in RANK for p in folder.iterdir() if p.is_file())
     return not has_sounds and any(folder.rglob("*.parquet"))
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.evaluation.measures import FigureSpec
 from visaudio.evaluation.typed import fault
 
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, its 95 % interval over clips, and the number of clips behind it.
+    """A value, its 95 % interval over clips, and the number of clips behind it: 0 where there is no value.
 
     nan: nothing to say; low and high are nan where there is no interval (a single clip).
     """
@@ -104,7 +104,8 @@ class Problem:
 
     kind: a key of `problems.KINDS`, of which `text` says what was done. system: whose sound, "" for the
     reference or all. names: the clips or files; details: why, for each of them, "" where there is no more to
-    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail.
+    say. note: of all of them, e.g. the largest difference. serious: makes --strict fail. of_reference: the
+    names are of the reference's files, which are called as the generated ones are.
     """
 
     kind: str
@@ -114,6 +115,12 @@ class Problem:
     note: str = ""
     serious: bool = True
     details: tuple[str, ...] = ()
+    of_reference: bool = False
+
+    @property
+    def whose(self) -> str:
+        """ "mine"; "reference", or "mine, reference" where its run is named; "" for all."""
+        return ", ".join(filter(None, (self.system, "reference" if self.of_reference else "")))
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ class Results:
         except KeyError as error:
             wrong = f"it lacks {error}"
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
-            wrong = " ".join(str(error).split())[:120]
+            wrong = reason_of(error, 120)
         if wrong:
             raise UserError(f"not as an evaluation writes its results.json ({wrong}): evaluate again")
         return found

@@ -45,6 +45,7 @@ class Found:
     about: str = ""
     detail: str = ""
     amount: float = 0.0
+    of_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class Scorer:
             try:
                 reference_facts = self.facts(reference)
             except Refused as refused:
-                return ClipScore(clip.id, {}, [Found(refused.kind, detail=refused.detail)])
-            problems += _about_one(reference_facts, "", "silent_reference")
+                return ClipScore(clip.id, {}, [Found(refused.kind, detail=refused.detail, of_reference=True)])
+            about = _about_one(reference_facts, "", "silent_reference")
+            problems += [replace(found, of_reference=True) for found in about]
         truth = _read_truth(clip.reference.truth)
         systems = {}
         for system, path in clip.sounds.items():

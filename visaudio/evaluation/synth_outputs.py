@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from bi_audio_dataset import media
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.level import PEAK_DBFS
 from visaudio.model.conditions import Conditions
 from visaudio.sampling import encode_conditions, encode_frames, frame_requests, generate
@@ -245,7 +244,7 @@ def _read_conditions(path: Path, components: Components) -> list[Conditions]:
         stored = torch.load(path, weights_only=True, map_location=components.device)
         return [Conditions(**window) for window in stored]
     except Exception as error:  # torch.load raises whatever the damaged file makes it raise
-        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
+        reason = reason_of(error, 120)
         raise UserError(
             f"{path}: cannot be read as what a model is told of a clip ({reason}); remove it: the same "
             "command makes it again"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.data.dataset import Clip, SourceTrack
 
 MEDIA = ("frames", "audio")
@@ -34,7 +34,7 @@ def read_truth(path: str | Path) -> Clip:
             stored[name] = math.nan if stored[name] is None else float(stored[name])
         return Clip(**stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = reason_of(error, 120)
         raise UserError(f"{path}: cannot be read as a clip's truth ({reason}): evaluate again") from error
 
 

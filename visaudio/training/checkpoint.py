@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 
 PREFIX = "step_"
 
@@ -72,7 +72,7 @@ def _not_written(final: Path, checkpoint: Checkpoint, error: Exception) -> str:
     """One line: what failed, what is left, how much room it takes."""
     before = [path.name for path in list_checkpoints(final.parent)]
     left = f"the one before, {before[-1]}, is whole" if before else "there is none before it"
-    said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    said = getattr(error, "strerror", None) or reason_of(error)
     size = sum(tensor.nbytes for tensor in _tensors(checkpoint))
     return (
         f"checkpoint {final} cannot be written ({said}); {left}. Make room for {size / 1e9:.2g} GB "

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.config import to_dict
 from visaudio.training.batches import share_of_batch
 from visaudio.training.block_wrappers import check_compiler
@@ -166,7 +166,7 @@ def _check_network(config: TrainConfig) -> None:
             with torch.device("meta"):
                 build()
         except Exception as error:  # whatever a module says of sizes that do not go together
-            said = " ".join(str(error).split())[:200]
+            said = reason_of(error)
             raise UserError(f"model.{name} cannot be built: {said or type(error).__name__}") from error
 
 

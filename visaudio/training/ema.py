@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from ema_pytorch import PostHocEMA
 from torch import Tensor, nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.training.processes import is_share, local, on_first, put_together, share_of
 
 
@@ -189,7 +189,7 @@ def _write(path: Path, state: dict[str, Tensor]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        said = getattr(error, "strerror", None) or reason_of(error)
         size = sum(value.numel() for value in state.values()) * 4
         raise UserError(
             f"average {path} cannot be written ({said}); the checkpoints are as they were. Make room for "

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from visaudio.training.ema import TrackedEma
 from visaudio.training.optimizer import load_whole_state, unwrapped
@@ -93,7 +93,7 @@ class RunState:
             ema.load_state_dict(checkpoint.ema)
         except RuntimeError as error:
             raise UserError(
-                f"{found[-1]} holds another network ({' '.join(str(error).split())[:200]}); choose another "
+                f"{found[-1]} holds another network ({reason_of(error)}); choose another "
                 "output folder, or remove this one"
             ) from error
         self._optimizer_state = checkpoint.optimizer

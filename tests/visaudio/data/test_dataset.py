@@ -1,6 +1,7 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hub_client import HubClient
 
 from bi_audio_dataset.schema import UserError
 from visaudio.data import dataset
@@ -89,3 +90,41 @@ def test_frame_cache_resumes_and_follows_its_rows(fake_biaudio, tmp_path, monkey
     assert read == [rows[1]["id"]]
     build_cache(rows.select([0, 2]), cache, tmp_path, workers=1, progress=False)
     assert read[1:] == [rows[0]["id"], rows[2]["id"]]
+
+
+@pytest.mark.slow  # new processes import datasets
+def test_a_mistyped_folder_is_soon_one_line_without_a_network(tmp_path):
+    """It looks like a Hub's repository: without a network five retries took half a minute, a line each."""
+    code = (
+        "import time\nasked, said = [], []\nreal, time.sleep = time.sleep, asked.append\n"
+        "from visaudio.data.dataset import open_dataset\n"
+        "try: open_dataset('clips/tru')\n"
+        "except Exception as error: said.append(f'{type(error).__name__} {error}')\n"
+        "time.sleep = real\nresult = [said, asked]"
+    )
+    found = {}
+    for offline in ("0", "1"):
+        client = HubClient("http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=offline)
+        try:
+            answer = client.run(code)
+        finally:
+            client.close()
+        assert answer.error is None and answer.output == "", answer  # no line on retries
+        (found[offline],), waits = answer.value
+        assert waits == ([1] if offline == "0" else [])
+    start = (
+        "UserError no dataset at 'clips/tru': there is no such folder here, and the Hub cannot be reached "
+    )
+    assert found["0"].startswith(f"{start}([Errno") and "correct the path, or if" in found["0"]
+    assert found["1"].startswith(f"{start}(HF_HUB_OFFLINE is set); correct the path, or if")
+    assert "\n" not in "".join(found.values())
+
+
+@pytest.mark.slow  # asks a Hub on loopback
+def test_a_mistyped_folder_that_the_hub_does_not_have_either(world):
+    code = "from visaudio.data.dataset import open_dataset\nopen_dataset('clips/tru')"
+    said = world.wrong(code)
+    assert said.startswith("no dataset at 'clips/tru': there is no such folder here, and the Hub says: ")
+    assert (
+        "doesn't exist on the Hub" in said and "correct the path, or if" in said and "hf auth login" in said
+    )

@@ -150,6 +150,12 @@ def test_without_reference(three, capfd):
         ("--generated gen --reference ref --output out --prompt caption", "--prompt is for generating"),
         ("--model tiny --output out", "--model needs --dataset"),
         ("--model tiny --dataset nowhere --output out", "no dataset at 'nowhere'"),
+        ("--generated gen --reference clips/tru --output out", "no dataset at 'clips/tru': there is no such"),
+        ("--generated gen --reference clips/tru/ --output out", "clips/tru: no such folder of sounds"),
+        (
+            "--model tiny --dataset clips/tru --output out",
+            "folder here, and the Hub cannot be reached (HF_HUB_O",
+        ),
         ("--model odd --dataset ref --output out", "no model 'odd'"),
         ("--generated model=gen --model tiny --dataset ref --output out", "is the name of --model's sounds"),
         ("--generated gen --reference ref --output out --limit 0", "--limit"),

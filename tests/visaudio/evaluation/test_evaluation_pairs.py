@@ -65,14 +65,41 @@ def test_a_folder_of_folders(tmp_path):
         find_sounds(tmp_path, Problems())
 
 
+def test_sounds_in_folders_below_are_counted_and_one_is_named(tmp_path):
+    folder(tmp_path, "a.wav")
+    folder(tmp_path / "more" / "deep", "b.WAV", "notes.txt", ".hidden.wav")
+    folder(tmp_path / "more", "c.mp4")
+    folder(tmp_path / ".cache", "d.wav")
+    problems = Problems()
+    assert list(find_sounds(tmp_path, problems, system="s").sounds) == ["a"]
+    (problem,) = problems.found()
+    assert problem.names == ("more/c.mp4", "more/deep/b.WAV") and not problem.serious
+    assert line(problem) == (
+        "s: 2 x a sound in a folder below the one given: passed over, e.g. more/c.mp4"
+    )  # fmt: skip
+
+
+def test_lines_on_the_references_files_say_so(tmp_path):
+    problems = Problems()
+    folder(tmp_path, "a.wav", "a.flac", "x.txt")
+    folder(tmp_path / "sub", "b.wav")
+    find_sounds(tmp_path, problems, system="s")
+    pairs.reference_of_folder(tmp_path, problems)
+    said = [line(problem) for problem in problems.found()]
+    assert len(said) == 6 and all(text.startswith("reference: 1 x ") for text in said[0::2])
+    assert said[1::2] == [text.replace("reference: ", "s: ", 1) for text in said[0::2]]
+
+
 def test_systems_are_named_by_themselves_or_by_their_folders(tmp_path):
     odd = folder(tmp_path / "x=y")
     one = folder(tmp_path / "one")
     assert parse_systems([str(one), f"mine={one}", str(odd)]) == {"one": one, "mine": one, "x=y": odd}
     with pytest.raises(UserError, match="two systems are called 'one'"):
         parse_systems([str(one), str(one)])
-    with pytest.raises(UserError, match="without '/'"):
-        parse_systems([f"a/b={one}"])
+    for name in ("a/b", "", ".", ".."):
+        with pytest.raises(UserError, match=f"^--generated '{name}=.*: the name '{name}' .* without '/'"):
+            parse_systems([f"{name}={one}"])
+    assert parse_systems([f"v1.={one}", f"..a={one}"]) == {"v1.": one, "..a": one}
 
 
 @pytest.fixture

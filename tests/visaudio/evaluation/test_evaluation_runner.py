@@ -15,8 +15,11 @@ from sound_files import cut_short, noise, write
 from bi_audio_dataset import media
 from bi_audio_dataset.schema import UserError
 from visaudio.evaluation.cache import Cache
+from visaudio.evaluation.compare import Run, merge
 from visaudio.evaluation.measures import Unavailable
+from visaudio.evaluation.problems import line
 from visaudio.evaluation.reading import SoundFile
+from visaudio.evaluation.results import Results
 from visaudio.evaluation.runner import Options, evaluate
 
 QUIET = Options(progress=False, resamples=20)
@@ -125,6 +128,25 @@ def test_a_bad_reference_takes_the_clip_from_every_system(level, four, tmp_path)
     results = evaluate({"a": four[0], "b": four[0]}, four[1], tmp_path / "out", QUIET)
     assert problems(results) == {("unreadable", ""): ("c2",), ("silent_reference", ""): ("c3",)}
     assert [clip.id for clip in results.clips] == ["c0", "c1", "c3"]
+    assert [line(problem).split(" x ")[0] for problem in results.problems] == ["reference: 1"] * 2
+
+
+def test_a_bad_file_of_either_side_is_told_apart(level, four, tmp_path):
+    """They have one name, and a system may be called reference."""
+    for folder, clip in ((four[0], "c2"), (four[1], "c3")):
+        write(folder / f"{clip}.wav", np.full((4000, 2), np.nan, np.float32), subtype="FLOAT")
+    results = evaluate({"s": four[0]}, four[1], tmp_path / "out", QUIET)
+    text = "a file that holds NaN or infinity: clip refused"
+    assert [line(problem).split(" [")[0] for problem in results.problems] == [
+        f"reference: 1 x {text}: c3", f"s: 1 x {text}: c2",
+    ]  # fmt: skip
+    named = evaluate({"reference": four[0]}, four[1], tmp_path / "out", QUIET)
+    assert [problem.names for problem in named.problems] == [("c3",), ("c2",)]
+    assert Results.from_json(results.to_json(), results.folder).problems == results.problems
+    run = Run("A", tmp_path, results)
+    assert [p.whose for p in merge([run]).problems] == ["A, reference", "A"]
+    with pytest.raises(UserError, match="^--strict: reference: 1 x a file that holds NaN"):
+        evaluate({"s": four[0]}, four[1], tmp_path / "out", replace(QUIET, strict=True))
 
 
 def test_missing_pairs(level, four, tmp_path):

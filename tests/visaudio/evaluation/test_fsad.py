@@ -1,10 +1,13 @@
 """Interaural embeddings by hand, and their distance between sets of clips."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 from sound_files import write
 
-from visaudio.evaluation import fsad, measures
+from visaudio.evaluation import fsad, measures, writing
 from visaudio.evaluation.frechet import frechet_distance
 from visaudio.evaluation.intervals import draws, interval, resample
 from visaudio.evaluation.measures import ClipSet, Scene, Settings, Sound
@@ -131,3 +134,14 @@ def test_the_reason_is_told(tmp_path, monkeypatch):
     results = evaluate({"s": tmp_path / "gen"}, tmp_path / "ref", tmp_path / "out", Options(progress=False))
     (problem,) = results.problems
     assert (problem.kind, problem.note) == ("remark", "fsad") and "no figure: 3 clips" in line(problem)
+    # no clip is behind a value that is not there, in whichever file
+    assert results.figures["s"]["fsad"].clips == 0
+    writing.write(results, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["figures"]["s"]["fsad"] == [
+        None, None, None, 0,
+    ]  # fmt: skip
+    (row,) = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    assert (row["figure"], row["value"], row["clips"], row["of"]) == ("fsad", "", "0", "3")
+    both = {name: tmp_path / "gen" for name in "ab"}
+    (compared,) = evaluate(both, tmp_path / "ref", tmp_path / "out", Options(progress=False)).comparisons
+    assert np.isnan(compared.difference.value) and compared.difference.clips == 0

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 from visaudio import weight_files
 from visaudio.config import from_dict, to_dict
 from visaudio.model.timing import interpolate_at, sync_track_index
@@ -236,9 +236,7 @@ def load(folder: str | Path) -> SpatialiserHead:
             f"{folder}: holds no {CONFIG}; expected what baselines train-spatialiser wrote"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / CONFIG}: cannot be read ({' '.join(str(error).split())[:120]})"
-        ) from error
+        raise UserError(f"{folder / CONFIG}: cannot be read ({reason_of(error, 120)})") from error
     head = SpatialiserHead(from_dict(HeadConfig, values, where=CONFIG))
     state = weight_files.read_state(folder / WEIGHTS, "a spatialiser head")
     weight_files.load_into(head, state, folder / WEIGHTS, "a spatialiser head")

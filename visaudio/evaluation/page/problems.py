@@ -24,7 +24,7 @@ def section(results: Results, notes: Mapping[str, Sequence[str]]) -> str:
         more = [note for note in (problem.note, _common(problem)) if note]
         what = escape(problem.text) + (f" ({escape('; '.join(more))})" if more else "")
         weight = "serious" if problem.serious else "note"
-        rows.append(_row(weight, problem.system or "all", what, _named(problem)))
+        rows.append(_row(weight, problem.whose or "all", what, _named(problem)))
     for name, why in results.unavailable.items():
         rows.append(_row("serious", "all", f"{tag('b', escape(name))} not computed: {escape(why)}", ()))
     for what, names in notes.items():

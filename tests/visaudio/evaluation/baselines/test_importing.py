@@ -163,6 +163,14 @@ def test_a_mapping_names_files_layouts_and_yaws(tmp_path):
         (["a.wav"], ["--mapping", "MAP:file,id\nb.wav,b"], "line 2: no file 'b.wav'"),
         (["a.wav"], ["--mapping", "MAP:file,id\na.wav,a\na.wav,a"], "names clip 'a' more than once"),
         (["a.wav"], ["--mapping", "MAP:file,id,yaw_deg\na.wav,a,left"], "expected degrees"),
+        (
+            ["a.wav"],
+            ["--name", "../../evil"],
+            "--name '../../evil': the name '../../evil' cannot be a folder's",
+        ),
+        (["a.wav"], ["--name", ".."], "--name '..': "),
+        (["a.wav"], ["--name", ""], "--name '': "),
+        (["a.wav"], ["--dataset", "clips/tru"], "no dataset at 'clips/tru': there is no such folder here"),
     ],
 )
 def test_mistakes_are_one_line(names, arguments, said, tmp_path, capsys):
@@ -178,6 +186,7 @@ def test_mistakes_are_one_line(names, arguments, said, tmp_path, capsys):
     assert main([str(word) for word in command]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists() and not list(tmp_path.parent.glob("evil"))
 
 
 def test_a_datasets_clips_are_asked_for(heldout, tmp_path, capsys):
