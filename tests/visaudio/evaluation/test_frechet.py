@@ -32,7 +32,8 @@ def test_commuting_covariances_in_any_orientation():
     mean = np.array([1.0, 1.0, 1.0, 0.0])
     for turn in (np.eye(4), rotation(4, 1)):
         got = frechet_distance(turn @ mean, turn * a @ turn.T, np.zeros(4), turn * b @ turn.T)
-        assert got == pytest.approx(expected, rel=1e-12)
+        # of singular covariances: where rounding leaves 1e-16 of an eigenvalue of 0, its root is 1e-8
+        assert got == pytest.approx(expected, rel=1e-7)
 
 
 def test_rotated_plane_gaussian_by_hand():
