@@ -23,16 +23,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soxr
 from tqdm import tqdm
 
-from bi_audio_dataset.media import read_audio
-from bi_audio_dataset.schema import INNER, UserError
+from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.cli.common import Parser, guard, positive_int
+from visaudio.cli.benchmark_scoring import add_clip_options, named_folder
+from visaudio.cli.common import Parser, guard
 from visaudio.evaluation import interaural, references
 from visaudio.evaluation.baselines.sources import sounds_of
 from visaudio.evaluation.intervals import RESAMPLES, draws, interval
+from visaudio.evaluation.measures import Sound, finite_mean
+from visaudio.evaluation.reading import read_whole
 from visaudio.evaluation.synth_benchmark import active_frames
 from visaudio.evaluation.truth_files import read_truth
 
@@ -49,13 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_clip_options(parser)
     add = parser.add_argument
-    add("--dataset", required=True, help="a BiAudio folder or Hub repository that holds the benchmark")
-    add("--config", default="benchmark", choices=("default", *INNER), help="of it (default: benchmark)")
     add("--system", action="append", required=True, metavar="NAME=DIR", help="its sounds; may be repeated")
     add("--output", type=Path, required=True, help="folder for the clips' own sounds")
-    add("--limit", type=positive_int, metavar="N", help="only the first N clips (for a quick look)")
-    add("--write-to", type=Path, help="a Markdown file whose marked part the table replaces")
     return parser.parse_args(arguments)
 
 
@@ -78,12 +76,9 @@ def run(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def named(systems: Sequence[str]) -> list[tuple[str, str]]:
+def named(systems: Sequence[str]) -> list[tuple[str, Path]]:
     """UserError for what is no NAME=DIR, and for a name given twice."""
-    found = [tuple(text.split("=", 1)) for text in systems]
-    for text, parts in zip(systems, found, strict=True):
-        if len(parts) != 2 or not all(parts) or not Path(parts[1]).is_dir():
-            raise UserError(f"--system {text}: expected NAME=DIR, a folder of sounds")
+    found = [named_folder(text) for text in systems]
     names = [name for name, _ in found]
     for name in names:
         if names.count(name) > 1 or name == TRUTH:
@@ -97,13 +92,13 @@ def heard(
     """Of each clip the ILD in dB of its active frames, (F,), and their mean IACC (nan: all silent)."""
     found = []
     for clip, path in tqdm(files.items(), desc=name, unit="clip"):
-        audio, rate = read_audio(path)
+        audio, rate = read_whole(path)
         if audio.shape[0] != 2:
             raise UserError(f"{path}: has {audio.shape[0]} channels, expected 2 ears")
-        ears = interaural.analyse(soxr.resample(audio.T, rate, interaural.RATE_HZ).T)
+        ears = interaural.analyse(Sound(audio, rate).at(interaural.RATE_HZ))
         sounding = active[clip][: len(ears.silent)]
         ild, silent, iacc = (of[: len(sounding)][sounding] for of in (ears.ild_db, ears.silent, ears.iacc))
-        found.append((ild, _mean(iacc[~silent])))
+        found.append((ild, finite_mean(iacc[~silent])))
     return found
 
 
@@ -129,17 +124,11 @@ def _sums(ild: np.ndarray, true: np.ndarray, iacc: float) -> tuple[float, ...]:
 def _figures(sums: np.ndarray) -> list[float]:
     """(clips, 6) -> the columns of HEAD."""
     means, variances, jumps, crossed, squared, iacc = sums.T
-    own, scale = _mean(means), _mean(squared)
+    own, scale = finite_mean(means), finite_mean(squared)
     return [
-        _mean((means - own) ** 2) ** 0.5, _mean(variances) ** 0.5, _mean(jumps) ** 0.5,
-        _mean(crossed) / scale if scale else np.nan, _mean(iacc),
+        finite_mean((means - own) ** 2) ** 0.5, finite_mean(variances) ** 0.5, finite_mean(jumps) ** 0.5,
+        finite_mean(crossed) / scale if scale else np.nan, finite_mean(iacc),
     ]  # fmt: skip
-
-
-def _mean(values: np.ndarray) -> float:
-    """Of what is known; nan without any."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from bi_audio_dataset.schema import UserError
 from visaudio import tables
-from visaudio.cli.benchmark_scoring import add_scoring_options, clips_of, published_of
+from visaudio.cli.benchmark_scoring import add_scoring_options, clips_of, named_folder, published_of
 from visaudio.cli.common import Parser, guard, positive_int
 from visaudio.evaluation.baselines import sources
 from visaudio.evaluation.benchmark_table import Clips, benchmark_table
@@ -82,11 +82,9 @@ def run(options: argparse.Namespace, command: str) -> int:
 
 def given(text: str, clips: Clips) -> tuple[str, Path]:
     """UserError for what is no folder, or lacks a clip: before hours are spent on the other rows."""
-    name, separator, folder = text.partition("=")
-    if not separator or not name or not Path(folder).is_dir():
-        raise UserError(f"--system {text}: expected NAME=DIR, a folder of sounds")
+    name, folder = named_folder(text)
     sources.sounds_of(folder, clips.ids, f"--system {name}")
-    return name, Path(folder)
+    return name, folder
 
 
 def make(options: argparse.Namespace, name: str) -> Path:

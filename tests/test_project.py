@@ -18,6 +18,7 @@ import visaudio
 from bi_audio_dataset import __main__ as builder_cli
 from bi_audio_dataset import media
 from visaudio.cli import baselines as baselines_cli
+from visaudio.cli import benchmark_scoring
 from visaudio.cli import compare as compare_cli
 from visaudio.cli import evaluation as evaluation_cli
 from visaudio.cli import features as features_cli
@@ -66,7 +67,9 @@ def flags_in(script: Path) -> set[str]:
     """Its own, and those that it shares with another script."""
     text = script.read_text()
     if "add_scoring_options(parser)" in text:
-        text += (ROOT / "visaudio" / "cli" / "benchmark_scoring.py").read_text()
+        text += inspect.getsource(benchmark_scoring)
+    elif "add_clip_options(parser)" in text:
+        text += inspect.getsource(benchmark_scoring.add_clip_options)
     return set(re.findall(r'"(--[\w-]+)"', text))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bi_audio_dataset.schema import UserError
+from bi_audio_dataset.schema import UserError, reason_of
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -184,7 +184,5 @@ def header_of(card: Path) -> dict[str, Any]:
     try:
         header = yaml.safe_load(found[1]) if found else None
     except yaml.YAMLError as error:
-        raise UserError(
-            f"{card}: its header is not valid YAML ({' '.join(str(error).split())[:100]})"
-        ) from error
+        raise UserError(f"{card}: its header is not valid YAML ({reason_of(error, 100)})") from error
     return header if isinstance(header, dict) else {}

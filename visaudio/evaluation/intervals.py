@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from visaudio.evaluation.measures import ClipSet, FigureSpec, Measure
+from visaudio.evaluation.measures import ClipSet, FigureSpec, Measure, finite_mean
 from visaudio.evaluation.results import Comparison, Figure
 
 RESAMPLES = 1000
@@ -79,7 +79,7 @@ def _means(measure: Measure, clips: ClipSet, values, resampled, seed: int) -> fr
         return frozenset(names)
     rows = [clips.rows[n] for n in names]
     drawn = len(next(iter(resampled.values()), ()))
-    for_all = [[_mean(row)] for row in rows]
+    for_all = [[finite_mean(row)] for row in rows]
     for_drawn = _resampled_means(rows, len(clips.ids), drawn, seed)
     return frozenset(
         name
@@ -91,11 +91,6 @@ def _means(measure: Measure, clips: ClipSet, values, resampled, seed: int) -> fr
 def _recentred(resampled: np.ndarray, value: float) -> np.ndarray:
     finite = resampled[np.isfinite(resampled)]
     return resampled + (value - finite.mean()) if finite.size else resampled
-
-
-def _mean(row: np.ndarray) -> float:
-    finite = row[np.isfinite(row)]
-    return float(finite.mean()) if finite.size else float("nan")
 
 
 def _known(names: Sequence[str], found: Mapping[str, float]) -> dict[str, float]:
@@ -187,7 +182,7 @@ def _of_mean(both: Both, name: str) -> tuple[Figure, float, float, float]:
     value, spread = both.a.values[name] - both.b.values[name], both.a.resampled[name] - both.b.resampled[name]
     shown, there = both.shown.get(name, value), np.isfinite(apart)
     if any((np.isfinite(clips.rows[name]) != there).any() for clips in (both.clips_a, both.clips_b)):
-        value = _mean(apart)
+        value = finite_mean(apart)
         spread = _resampled_means([apart], len(apart), len(spread), both.a.seed)[0]
     tested, ranks = p_wilcoxon(apart), signed_ranks(apart)
     p = 1.0 if np.isfinite(tested) and (value * ranks < 0 or value * shown < 0) else tested

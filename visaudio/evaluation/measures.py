@@ -149,7 +149,7 @@ class Measure(ABC):
     @abstractmethod
     def hear(self, sound: Sound, scene: Scene) -> dict[str, np.ndarray]:
         """Numeric arrays of one sound, generated or reference, cut to scene.duration_s (at least 0.1 s; with
-        `whole_clip` it may be shorter than that).
+        `whole_clip` a sound may end before it).
 
         Must not depend on the other sound; of the scene on nothing but its duration and what `needs` names (a
         video with the lens that the truth states).
@@ -161,14 +161,15 @@ class Measure(ABC):
 
     def summarise(self, clips: ClipSet, index: np.ndarray) -> dict[str, float]:
         """Figures over the clips `index` (N,) names, maybe repeatedly; here the mean of what is not nan."""
-        return {f.name: _mean(clips.rows[f.name][index]) for f in self.figures if f.name in clips.rows}
+        return {f.name: finite_mean(clips.rows[f.name][index]) for f in self.figures if f.name in clips.rows}
 
     def remarks(self, clips: ClipSet) -> tuple[str, ...]:
         """What a reader must know of the figures over these clips: a line each."""
         return ()
 
 
-def _mean(values: np.ndarray) -> float:
+def finite_mean(values: np.ndarray) -> float:
+    """Of what is finite; nan without any."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 
